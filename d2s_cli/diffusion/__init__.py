@@ -1,0 +1,1 @@
+"""The refiner: noise tables, network, samplers, and the model that ties them together."""

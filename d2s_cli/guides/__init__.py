@@ -1,0 +1,1 @@
+"""Guides: models that make the first result for a hole."""

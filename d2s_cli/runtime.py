@@ -1,0 +1,128 @@
+"""Devices, number formats and memory: the only module that knows them."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from d2s_cli.errors import DeviceError, UsageError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where the network runs and in which number format; states are float32 everywhere.
+
+    Attributes:
+        device: a torch device.
+        dtype: format of the network's convolutions and products.
+    """
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    @contextlib.contextmanager
+    def network_precision(self) -> Iterator[None]:
+        """Run the network's operations in `dtype`, under inference or training."""
+        if self.dtype == torch.float32:
+            yield
+            return
+        with torch.autocast(self.device.type, dtype=self.dtype):
+            yield
+
+    def __str__(self) -> str:
+        names = {dtype: name for name, dtype in PRECISIONS.items()}
+        return f"{_device_name(self.device)}, {names[self.dtype]}"
+
+
+def pick(device: str = "auto", precision: str = "auto") -> Compute:
+    """The device and number format to use.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps. A named device is never swapped for another.
+        precision: auto, fp32, bf16 or fp16.
+
+    Raises:
+        DeviceError: the named device is not there.
+        UsageError: the name means nothing.
+    """
+    chosen = _pick_device(device)
+    if precision == "auto":
+        return Compute(chosen, _best_dtype(chosen))
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"unknown precision {precision!r}", f"one of: auto, {', '.join(PRECISIONS)}"
+        )
+    if precision == "fp16" and chosen.type == "cpu":
+        raise UsageError("fp16 does not run on the CPU", "try: --precision bf16, or fp32")
+    return Compute(chosen, PRECISIONS[precision])
+
+
+def _pick_device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(
+            f"unknown device {name!r}", "one of: auto, cpu, cuda, cuda:N, mps"
+        ) from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if not torch.cuda.is_available() or (device.index or 0) >= count:
+            built = "" if torch.version.cuda else "; this torch is built without CUDA"
+            raise DeviceError(
+                f"device {name} is not there: {count} CUDA device(s) found{built}",
+                "try: --device cpu, or --device auto",
+            )
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device mps is not there", "try: --device cpu, or --device auto")
+    if device.type not in ("cpu", "mps"):
+        raise UsageError(f"unknown device {name!r}", "one of: auto, cpu, cuda, cuda:N, mps")
+    return device
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the hardware multiplies it, else float32. Emulated bf16 is far slower."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float32
+    if device.type == "cpu" and cpu_has_bf16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def cpu_has_bf16() -> bool:
+    """True if this CPU has bf16 products (AVX512_BF16 or AMX)."""
+    flags = cpu_flags()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction set names of the first CPU as Linux lists them; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({device})"
+    if device.type == "mps":
+        return "Apple GPU (mps)"
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -1,0 +1,348 @@
+"""Algorithm 1: train a refiner, with EMA, checkpoints and exact resume.
+
+Run the same command again and it goes on where it stopped: examples, noise and noise levels depend
+on (seed, step) alone, and a checkpoint holds the network, its average and the optimiser.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, training_loss
+from d2s_cli.diffusion.schedule import NoiseTable
+from d2s_cli.diffusion.unet import UNet, UNetConfig
+from d2s_cli.errors import InputError, UsageError, WeightsError
+from d2s_cli.runtime import Compute
+from d2s_cli.training.data import Batch, BatchStream, draw_example, load_photos, make_batch
+from d2s_cli.training.ema import Ema, ema_decay
+from d2s_cli.training.samples import write_samples
+from d2s_cli.weights.reading import write_safetensors
+
+CHECKPOINT = "checkpoint.pt"
+EXPORT = "refiner.safetensors"
+LOG = "log.jsonl"
+#: loss weight of a state made from a guide's result: that of a v-loss at T_k = 200 (T = 1000),
+#: times (1 - alpha_bar); the guide's error does not vanish with the noise as the truth's does
+GUIDED_WEIGHT = 1 / 0.18
+#: states made from guides' results are noised at least to this step (T = 1000); below it the
+#: refiner sees its own states, which resemble the truth's
+GUIDED_TK_MIN = 60
+GRADIENT_CLIP = 1.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. `modern` and `paper` are the presets.
+
+    Attributes:
+        images: crops to see in all.
+        batch: crops a step at the first of `sizes`; larger crops come in smaller batches of about
+            as many pixels.
+        sizes: crop sides, drawn anew each step with `size_shares`.
+        learning_rate: after warm-up.
+        warmup: images over which the rate rises from 0.
+        cooldown: images at the end over which it falls to 0.
+        weight_decay: of AdamW; 0 makes it Adam.
+        ema_halflife: in images, see ema.py; `ema_decay` overrides it with a constant factor.
+        table_steps: T of the noise table in training.
+        tk_max: train on steps 1 to tk_max of the table only; None for all (2 to T, as algorithm 1
+            draws them).
+        tk_power: above 1 draws low noise more often.
+        guide_share: share of states made from guides' results instead of the truth.
+        masks: "paper" (MAT's large) or "mixed".
+        per_hole: average the loss over the hole instead of the picture.
+        seed: of everything random.
+    """
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    prediction: str = "eps"
+    images: int = 1_000_000
+    batch: int = 3
+    sizes: tuple[int, ...] = (256,)
+    size_shares: tuple[float, ...] = (1.0,)
+    learning_rate: float = 5e-5
+    warmup: int = 0
+    cooldown: int = 0
+    weight_decay: float = 0.0
+    ema_halflife: float = 20_000
+    ema_decay: float | None = None
+    table_steps: int = 2000
+    tk_max: int | None = None
+    tk_power: float = 1.0
+    guide_share: float = 0.0
+    masks: str = "paper"
+    per_hole: bool = False
+    seed: int = 0
+
+
+#: the paper's recipe: what to use for checkpoints to compare with published ones
+PAPER = TrainConfig(unet=UNetConfig(dropout=0.2), ema_decay=0.9999)
+
+#: what makes the bundled weights: lean network on folded pixels, the noise levels that refining
+#: uses, states made from guides too
+MODERN = TrainConfig(
+    unet=UNetConfig(inner_channels=64, channel_mults=(1, 1, 2, 3), res_blocks=1, unshuffle=2),
+    prediction="v",
+    images=200_000,
+    batch=16,
+    sizes=(128, 192, 256),
+    size_shares=(0.7, 0.15, 0.15),
+    learning_rate=5e-4,
+    warmup=4_000,
+    weight_decay=0.01,
+    table_steps=1000,
+    tk_max=400,
+    tk_power=1.4,
+    guide_share=0.35,
+    masks="mixed",
+    per_hole=True,
+)
+PRESETS = {"modern": MODERN, "paper": PAPER}
+
+
+@dataclass
+class Progress:
+    """What the caller is told after each reported stretch of steps."""
+
+    images: int
+    total: int
+    loss: float
+    images_per_second: float
+    seconds_left: float
+
+
+class Trainer:
+    """The state of a run: network, average, optimiser, and how many images it has seen."""
+
+    def __init__(self, config: TrainConfig, output: Path, compute: Compute) -> None:
+        self.config, self.output, self.compute = config, output, compute
+        torch.manual_seed(config.seed)
+        unet = UNet(config.unet).to(compute.device)
+        if compute.device.type == "cuda":
+            unet = unet.to(memory_format=torch.channels_last)
+        self.refiner = Refiner(unet, refiner_config(config, 0), compute)
+        self.ema = Ema(unet)
+        self.optimizer = torch.optim.AdamW(
+            unet.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=config.weight_decay,
+            fused=compute.device.type in ("cpu", "cuda"),
+        )
+        self.table = NoiseTable(config.table_steps)
+        self.images = 0
+        self.step_number = 0
+
+    def size_of(self, step: int) -> tuple[int, int]:
+        """Crop side and batch of a step."""
+        rng = np.random.default_rng([self.config.seed, step, 1])
+        size = int(rng.choice(self.config.sizes, p=self.config.size_shares))
+        pixels = self.config.batch * self.config.sizes[0] ** 2
+        return size, max(1, round(pixels / size**2))
+
+    def rate_at(self, images: int) -> float:
+        """Learning rate: linear warm-up, constant, linear cool-down to 0 at the end."""
+        config = self.config
+        up = min(1.0, (images + config.batch) / config.warmup) if config.warmup else 1.0
+        left = config.images - images
+        down = min(1.0, max(left, 0) / config.cooldown) if config.cooldown else 1.0
+        return config.learning_rate * min(up, down)
+
+    def noise_levels(self, rng: np.random.Generator, guided: Tensor) -> Tensor:
+        """alpha_bar for each item: between two neighbouring steps of the table (algorithm 1)."""
+        last = self.config.tk_max or self.table.steps
+        first = np.where(guided.numpy(), min(GUIDED_TK_MIN, last - 1), 1)
+        t = first + (last - first) * rng.random(len(guided)) ** self.config.tk_power
+        low = np.minimum(t.astype(int), last - 1)
+        alpha_bar = self.table.alpha_bar
+        levels = alpha_bar[low - 1] + (t - low) * (alpha_bar[low] - alpha_bar[low - 1])
+        return torch.from_numpy(levels).float()
+
+    def step(self, batch: Batch) -> float:
+        """One optimiser step; returns the loss."""
+        config, device = self.config, self.compute.device
+        rng = np.random.default_rng([config.seed, self.step_number, 2])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        alpha_bar = self.noise_levels(rng, batch.guided)
+        hole_noise = torch.randn(batch.image.shape, generator=generator)
+        noise = torch.randn(batch.image.shape, generator=generator)
+        weight = torch.where(batch.guided, (1 - alpha_bar) * GUIDED_WEIGHT, torch.ones(()))
+        tensors = (batch.image, batch.hole, hole_noise, noise, alpha_bar, batch.guide, weight)
+        image, hole, hole_noise, noise, alpha_bar, guide, weight = (t.to(device) for t in tensors)
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate_at(self.images)
+        self.refiner.unet.train()
+        loss = training_loss(
+            self.refiner,
+            image,
+            hole,
+            hole_noise,
+            noise,
+            alpha_bar,
+            guide=guide if config.guide_share else None,
+            weight=weight if config.guide_share else None,
+            per_hole=config.per_hole,
+        )
+        if not math.isfinite(value := float(loss.detach())):
+            raise WeightsError(
+                f"the loss became {value} after {self.images} images",
+                "the last checkpoint is whole; go on with a lower --learning-rate",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.refiner.unet.parameters(), GRADIENT_CLIP)
+        self.optimizer.step()
+        decay = ema_decay(self.images, len(image), config.ema_halflife, config.ema_decay)
+        self.ema.update(self.refiner.unet, decay)
+        self.images += len(image)
+        self.step_number += 1
+        return value
+
+    def save(self) -> None:
+        """Write the checkpoint and the averaged refiner; the old ones stay until these are whole."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        partial = self.output / (CHECKPOINT + ".part")
+        state = {
+            "unet": self.refiner.unet.state_dict(),
+            "ema": self.ema.average,
+            "optimizer": self.optimizer.state_dict(),
+            "images": self.images,
+            "step": self.step_number,
+            "config": json.dumps(dataclasses.asdict(self.config)),
+        }
+        try:
+            torch.save(state, partial)
+            os.replace(partial, self.output / CHECKPOINT)
+        finally:
+            partial.unlink(missing_ok=True)
+        config = refiner_config(self.config, self.images)
+        write_safetensors(self.output / EXPORT, self.ema.average, config.to_json())
+
+    def resume(self) -> bool:
+        """Go on from the checkpoint in the output folder, if there is one."""
+        path = self.output / CHECKPOINT
+        if not path.exists():
+            return False
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved = json.loads(state["config"])["unet"]
+        mine = json.loads(json.dumps(dataclasses.asdict(self.config.unet)))
+        if saved != mine:
+            raise UsageError(
+                f"{path} was made with another network: {saved}",
+                "train with the same options, or into another folder: --output NEW",
+            )
+        self.refiner.unet.load_state_dict(state["unet"])
+        self.ema.load(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.images, self.step_number = state["images"], state["step"]
+        return True
+
+    def averaged(self) -> Refiner:
+        """The refiner with the averaged weights, to sample and score with."""
+        unet = UNet(self.config.unet)
+        unet.load_state_dict(self.ema.average)
+        unet.eval().requires_grad_(False).to(self.compute.device)
+        return Refiner(unet, refiner_config(self.config, self.images), self.compute)
+
+
+def refiner_config(config: TrainConfig, images: int) -> RefinerConfig:
+    """What the exported file says about itself."""
+    table = NoiseTable(config.table_steps)
+    about: dict[str, Any] = {"images_seen": images, "recipe": dataclasses.asdict(config)}
+    return RefinerConfig(
+        unet=dataclasses.replace(config.unet, dropout=0.0),
+        prediction=config.prediction,
+        alpha_bar_min=table.at(config.tk_max) if config.tk_max else 0.0,
+        tile=max(256, *config.sizes),
+        about=about,
+    )
+
+
+def train(
+    folders: list[Path],
+    output: Path,
+    config: TrainConfig,
+    compute: Compute,
+    report: Callable[[Progress], None] | None = None,
+    save_every: float = 300.0,
+    report_every: float = 10.0,
+    stop: Callable[[], bool] = lambda: False,
+) -> Trainer:
+    """Train until `config.images` are seen, or `stop` says so; save on the way and at the end.
+
+    Args:
+        folders: pictures to train on, any size, subfolders included.
+        output: checkpoint.pt, refiner.safetensors, log.jsonl and samples/ go here.
+        report: called about every `report_every` seconds.
+        save_every: seconds between checkpoints with sample pictures.
+        stop: asked after each step.
+    """
+    if config.images < 1 or config.batch < 1:
+        raise UsageError("images and batch must be 1 or more")
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"no folder at {folder}", "give a folder of pictures to train on")
+    photos = load_photos(folders)
+    trainer = Trainer(config, output, compute)
+    trainer.resume()
+    output.mkdir(parents=True, exist_ok=True)
+
+    def draw(step: int) -> Batch:
+        size, count = trainer.size_of(step)
+        first = step * 100_000
+        return make_batch(
+            [
+                draw_example(
+                    photos, config.seed, first + i, size, config.masks, config.guide_share
+                )
+                for i in range(count)
+            ]
+        )
+
+    stream = BatchStream(draw, trainer.step_number)
+    losses: list[float] = []
+    began, images_at_start = time.monotonic(), trainer.images
+    last_report = last_save = began
+    try:
+        for batch in stream:
+            if trainer.images >= config.images or stop():
+                break
+            losses.append(trainer.step(batch))
+            now = time.monotonic()
+            if now - last_report >= report_every:
+                rate = (trainer.images - images_at_start) / (now - began)
+                left = (config.images - trainer.images) / rate
+                progress = Progress(
+                    trainer.images, config.images, float(np.mean(losses)), rate, left
+                )
+                _append_log(output, progress)
+                if report:
+                    report(progress)
+                losses, last_report = [], now
+            if now - last_save >= save_every:
+                trainer.save()
+                write_samples(trainer.averaged(), photos, output, trainer.images)
+                last_save = time.monotonic()
+    finally:
+        stream.close()
+    trainer.save()
+    write_samples(trainer.averaged(), photos, output, trainer.images)
+    return trainer
+
+
+def _append_log(output: Path, progress: Progress) -> None:
+    with open(output / LOG, "a", encoding="utf-8") as file:
+        file.write(json.dumps(dataclasses.asdict(progress)) + "\n")

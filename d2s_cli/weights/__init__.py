@@ -1,0 +1,1 @@
+"""Weights files: the bundled ones, and safe reading of anybody's."""
