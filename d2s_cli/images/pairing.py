@@ -1,7 +1,223 @@
-"""Which mask and which guide result belong to which picture."""
+"""Which mask and which guide result belong to which picture, and where the result goes."""
 
 from __future__ import annotations
 
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm"}
-)
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from d2s_cli.errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+#: how a mask beside its picture is named; {} is the picture's stem
+MASK_PATTERNS = ("{}_mask*", "{}-mask", "{}.mask", "masks/{}", "masks/{}_mask*")
+#: how a mask in a folder of masks is named
+MASK_FOLDER_PATTERNS = ("{}", "{}_mask*", "{}-mask", "{}.mask")
+#: how tools name their results, tried in this order; {} is the picture's stem
+GUIDE_PATTERNS = ("{}", "{}_out", "{}.out", "{}_inpainted", "Out_{}")
+_MASK_NAME = re.compile(r"^(?P<stem>.+?)(_mask[^/]*|-mask|\.mask)$")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to restore.
+
+    Attributes:
+        image: the damaged picture.
+        mask: its mask file.
+        output: where the result goes.
+        guide: first result of another tool, for `refine`.
+    """
+
+    image: Path
+    mask: Path
+    output: Path
+    guide: Path | None = None
+
+
+def find_images(inputs: Sequence[Path], recursive: bool = False) -> list[tuple[Path, Path | None]]:
+    """Pictures named or found in folders, with the folder they were found in (None if named).
+
+    A file that is named as another picture's mask is a mask and no input; so is all in `masks/`.
+
+    Raises:
+        InputError: an input is not there, or nothing was found.
+    """
+    found: list[tuple[Path, Path | None]] = []
+    for path in inputs:
+        if path.is_dir():
+            walk = sorted(path.rglob("*") if recursive else path.iterdir())
+            files = [f for f in walk if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()]
+            known = {(f.parent, f.stem) for f in files}
+            found += [(f, path) for f in files if not _is_mask(f, known)]
+        elif path.is_file():
+            found.append((path, None))
+        else:
+            raise InputError(f"no picture or folder at {path}")
+    if not found:
+        raise InputError(
+            f"no pictures in {', '.join(map(str, inputs))}",
+            f"looked for: {' '.join(sorted(IMAGE_SUFFIXES))}"
+            + ("" if recursive else "\ntry: --recursive, to look into subfolders"),
+        )
+    return found
+
+
+def _is_mask(path: Path, known: set[tuple[Path, str]]) -> bool:
+    match = _MASK_NAME.match(path.stem)
+    return path.parent.name == "masks" or bool(match and (path.parent, match["stem"]) in known)
+
+
+def _matches(folder: Path, patterns: Iterable[str], stem: str) -> list[Path]:
+    """Picture files in `folder` that fit the patterns, by pattern, then by name."""
+    found: list[Path] = []
+    for pattern in patterns:
+        # the stem is text, not a pattern: brackets and stars in names mean themselves
+        regex = re.compile(re.escape(Path(pattern.format(stem)).name).replace(r"\*", ".*"))
+        parent = folder / Path(pattern).parent
+        if not parent.is_dir():
+            continue
+        found += [
+            f
+            for f in sorted(parent.iterdir())
+            if f.suffix.lower() in IMAGE_SUFFIXES and regex.fullmatch(f.stem) and f not in found
+        ]
+    return found
+
+
+def find_masks(image: Path, mask: Path | None, below: Path | None = None) -> list[Path]:
+    """Masks of a picture: the given file, or by name in the given folder, or beside the picture.
+
+    Args:
+        image: the picture.
+        mask: --mask: one file for every picture, a folder, or None.
+        below: folder that the picture was found in; a folder of masks may mirror its tree.
+    """
+    if mask is None:
+        return [m for m in _matches(image.parent, MASK_PATTERNS, image.stem) if m != image]
+    if not mask.is_dir():
+        return [mask]
+    if below is not None and image.parent != below:
+        mirrored = mask / image.parent.relative_to(below)
+        if found := _matches(mirrored, MASK_FOLDER_PATTERNS, image.stem):
+            return found
+    return _matches(mask, MASK_FOLDER_PATTERNS, image.stem)
+
+
+def find_guide(guides: Path, image: Path, mask: Path, below: Path | None = None) -> Path:
+    """The result of another tool for this picture and mask.
+
+    Raises:
+        InputError: none, or more than one of the same name.
+    """
+    if guides.is_file():
+        return guides
+    if not guides.is_dir():
+        raise InputError(f"no folder or file of guide results at {guides}")
+    folders = [guides]
+    if below is not None and image.parent != below:
+        folders.insert(0, guides / image.parent.relative_to(below))
+    names = [mask.stem, *(pattern.format(image.stem) for pattern in GUIDE_PATTERNS)]
+    for folder in folders:
+        for name in dict.fromkeys(names):
+            found = _matches(folder, ("{}",), name)
+            if len(found) > 1:
+                raise InputError(
+                    f"more than one guide result for {image}: {', '.join(map(str, found))}",
+                    "keep one of them",
+                )
+            if found:
+                return found[0]
+    raise InputError(
+        f"no guide result for {image} in {guides}",
+        f"looked for: {', '.join(dict.fromkeys(names))}, any picture format",
+    )
+
+
+def plan_jobs(
+    inputs: Sequence[Path],
+    mask: Path | None = None,
+    output: Path | None = None,
+    guides: Path | None = None,
+    recursive: bool = False,
+) -> tuple[list[Job], list[tuple[Path, InputError]]]:
+    """Pair everything before anything runs.
+
+    Returns:
+        The jobs, and the pictures that cannot be done with the reason.
+
+    Raises:
+        InputError: nothing to do at all; two results with one name; a result over an input.
+    """
+    images = find_images(inputs, recursive)
+    jobs: list[Job] = []
+    failed: list[tuple[Path, InputError]] = []
+    one_file = len(images) == 1 and images[0][1] is None
+    for image, below in images:
+        masks = find_masks(image, mask, below)
+        if not masks:
+            failed.append((image, _no_mask(image, mask)))
+            continue
+        for one in masks:
+            stem = one.stem if len(masks) > 1 else None
+            target = output_path(image, below, output, one_file and len(masks) == 1, stem)
+            try:
+                guide = find_guide(guides, image, one, below) if guides else None
+            except InputError as error:
+                failed.append((image, error))
+                continue
+            jobs.append(Job(image, one, target, guide))
+    _refuse_collisions(jobs)
+    return jobs, failed
+
+
+def _no_mask(image: Path, mask: Path | None) -> InputError:
+    patterns = MASK_PATTERNS if mask is None else MASK_FOLDER_PATTERNS
+    where = "beside it" if mask is None else f"in {mask}"
+    return InputError(
+        f"no mask for {image}",
+        f"looked {where} for: {', '.join(p.format(image.stem) for p in patterns)}\n"
+        f"try: d2s inpaint {image} --mask MASK.png   (white where pixels are missing)",
+    )
+
+
+def output_path(
+    image: Path, below: Path | None, output: Path | None, single: bool, stem: str | None = None
+) -> Path:
+    """Where a result goes: beside a named file as NAME_d2s, into FOLDER_d2s/ for a folder.
+
+    Args:
+        image: the picture.
+        below: folder that it was found in, or None.
+        output: --output, or None.
+        single: the only result of the run, so that `output` may be a file.
+        stem: name of the result if not the picture's (several masks for one picture).
+    """
+    name = (stem or image.stem) + image.suffix
+    if single and output is not None and output.suffix and not output.is_dir():
+        return output
+    relative = image.relative_to(below).parent if below is not None else Path()
+    if output is not None:
+        return output / relative / name
+    if below is not None:
+        return below.parent / f"{below.resolve().name}_d2s" / relative / name
+    return image.with_name(f"{stem or image.stem}_d2s{image.suffix}")
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    inputs = {p.resolve() for job in jobs for p in (job.image, job.mask, job.guide) if p}
+    seen: dict[Path, Path] = {}
+    for job in jobs:
+        target = job.output.resolve()
+        if target in inputs:
+            raise InputError(
+                f"the result for {job.image} would overwrite an input: {job.output}",
+                "try: --output OTHER_FOLDER",
+            )
+        if target in seen:
+            raise InputError(
+                f"two results have one name: {seen[target]} and {job.image} -> {job.output}",
+                "try: one folder at a time, or different file names",
+            )
+        seen[target] = job.image

@@ -1,0 +1,94 @@
+"""What every guide is: a function from known pixels and a hole to a filled picture.
+
+`Guide.__call__` is the only way in. It hides the hole's old content from the guide, puts the known
+pixels back whatever the guide did, and turns NaN and nonsense into an error with the guide's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from d2s_cli.errors import UsageError, WeightsError
+from d2s_cli.images.convert import from_unit_range, to_unit_range
+
+#: uint8 H x W x 3, bool H x W, seed -> uint8 H x W x 3
+PictureFill = Callable[[NDArray[Any], NDArray[np.bool_], int], NDArray[Any]]
+
+
+class Guide:
+    """A named first stage.
+
+    Attributes:
+        name: as typed after --guide.
+        prefers_whole_picture: True if it should see the whole photograph rather than a window
+            round the hole (patch search copies from anywhere).
+    """
+
+    name: str = ""
+    prefers_whole_picture: bool = False
+
+    def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+        """Fill the hole; `image` has zeros there. Shapes and ranges as `__call__`."""
+        raise NotImplementedError
+
+    def __call__(self, image: Tensor, hole: Tensor, seed: int = 0) -> Tensor:
+        """Fill the hole and leave the rest exactly as it is.
+
+        Args:
+            image: N x 3 x H x W, RGB, [-1, 1], float32.
+            hole: N x 1 x H x W; 0.5 and above is hole.
+            seed: for guides that draw random numbers; the same for every item of the batch.
+
+        Returns:
+            Like `image`.
+
+        Raises:
+            UsageError: shapes do not fit.
+            WeightsError: the guide gave NaN, infinity or another shape.
+        """
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise UsageError(f"image must be N x 3 x H x W, not {list(image.shape)}")
+        if tuple(hole.shape) != (len(image), 1, *image.shape[2:]):
+            raise UsageError(f"hole {list(hole.shape)} does not fit image {list(image.shape)}")
+        inside = hole >= 0.5
+        filled = self.fill(torch.where(inside, 0.0, image), inside.float(), seed)
+        if filled.shape != image.shape or not bool(torch.isfinite(filled).all()):
+            raise WeightsError(
+                f"guide {self.name} gave no usable picture (NaN, infinity or another size)"
+            )
+        return torch.where(inside, filled.to(image).clamp(-1, 1), image)
+
+
+class PictureGuide(Guide):
+    """A guide made of a function on 8-bit pictures, one at a time."""
+
+    def __init__(self, name: str, fill: PictureFill, prefers_whole_picture: bool = False) -> None:
+        self.name = name
+        self._fill = fill
+        self.prefers_whole_picture = prefers_whole_picture
+
+    def fill_picture(
+        self, picture: NDArray[Any], hole: NDArray[np.bool_], seed: int = 0
+    ) -> NDArray[Any]:
+        """uint8 H x W x 3 and bool H x W to uint8 H x W x 3; known pixels untouched."""
+        if not hole.any():
+            return picture.copy()
+        if hole.all():
+            raise UsageError(
+                f"guide {self.name} needs known pixels, and the hole covers everything"
+            )
+        hidden = np.where(hole[..., None], np.uint8(0), picture)
+        filled = self._fill(np.ascontiguousarray(hidden), hole, seed)
+        return np.where(hole[..., None], filled, picture)
+
+    def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+        pictures = from_unit_range(image)
+        holes = hole[:, 0].cpu().numpy().astype(bool)
+        filled = [self.fill_picture(p, h, seed) for p, h in zip(pictures, holes, strict=True)]
+        return to_unit_range(np.stack(filled))

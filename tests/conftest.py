@@ -1,0 +1,77 @@
+"""What several test files share: weights made of fixed numbers, a tiny refiner, small photos."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_weights import fill_state_dict
+from numpy.typing import NDArray
+from torch import Tensor
+
+from d2s_cli.diffusion.refiner import Refiner, RefinerConfig
+from d2s_cli.diffusion.unet import UNet, UNetConfig
+
+GOLDEN = Path(__file__).parent / "golden"
+TINY = UNetConfig(inner_channels=32, channel_mults=(1, 2), res_blocks=1)
+
+# the runners have two cores; more threads only take time from each other
+torch.set_num_threads(int(os.environ.get("D2S_TEST_THREADS", "2")))
+
+
+def filled(unet: UNet) -> UNet:
+    """Fixed numbers in every tensor, so that convolutions that start at zero do something too."""
+    spec = {k: [tuple(v.shape), "float32"] for k, v in unet.state_dict().items()}
+    unet.load_state_dict({k: torch.from_numpy(v) for k, v in fill_state_dict(spec).items()})
+    return unet.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def published_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole `Network` module as the published training code saves it."""
+    spec = json.loads((GOLDEN / "palette.spec.json").read_text())
+    state = {k: torch.from_numpy(v) for k, v in fill_state_dict(spec).items()}
+    state.setdefault("gammas", torch.linspace(1, 0, 2000))
+    state.setdefault("posterior_mean_coef1", torch.zeros(2000))
+    path = tmp_path_factory.mktemp("published") / "200_Network.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_refiner() -> Refiner:
+    return Refiner(filled(UNet(TINY)), RefinerConfig(unet=TINY))
+
+
+def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """A smooth picture with an edge and some grain, uint8 H x W x 3."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    angle, turns = rng.uniform(0, 2 * np.pi), rng.uniform(1, 3)
+    wave = np.sin(2 * np.pi * turns * (x * np.cos(angle) + y * np.sin(angle)))
+    picture = 128 + 60 * wave[..., None] * rng.uniform(0.5, 1, 3)
+    picture[x > rng.uniform(0.3, 0.7)] += rng.uniform(-50, 50, 3)
+    picture += rng.normal(0, 3, picture.shape)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def small_photo() -> NDArray[np.uint8]:
+    return photo(48, 64)
+
+
+@pytest.fixture
+def scene() -> tuple[Tensor, Tensor, Tensor]:
+    """(image, hole, guide) of three 32 x 32 pictures with holes of different shapes."""
+    pictures = np.stack([photo(32, 32, seed) for seed in range(3)])
+    image = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    hole = torch.zeros(3, 1, 32, 32)
+    hole[0, :, 8:24, 8:24] = 1
+    hole[1, :, :, 20:] = 1
+    hole[2, :, 3:7] = 1
+    guide = torch.where(hole > 0, image.mean((2, 3), keepdim=True), image)
+    return image, hole, guide
