@@ -67,7 +67,7 @@ class Settings:
         device, precision: see runtime.pick.
         batch: windows of 256 x 256 at a time; None picks by device.
         context: pixels of surroundings in a window; None picks by the hole's size.
-        mask: how mask files are read.
+        mask_settings: how mask files are read.
         quality: of JPEG and WebP; None keeps the source's.
         if_exists: error, skip or overwrite.
         verify: read results back and count changed known pixels.
@@ -88,7 +88,7 @@ class Settings:
     precision: str = "auto"
     batch: int | None = None
     context: int | None = None
-    mask: MaskSettings = field(default_factory=MaskSettings)
+    mask_settings: MaskSettings = field(default_factory=MaskSettings)
     quality: int | None = None
     if_exists: str = "error"
     verify: bool = True
@@ -150,11 +150,17 @@ def resolve_recipe(settings: Settings, refiner: Refiner, guide_name: str) -> Rec
         raise UsageError(
             f"the weights {refiner.name} know noise up to step {allowed} of a {table.steps}-step"
             f" table; this run starts at step {tk}",
-            f"try: --tk {allowed}" + (", a --guide," if guide_name == "none" else "")
+            f"try: --tk {allowed}"
+            + (", a --guide," if guide_name == "none" else "")
             + " or --weights FILE of a refiner trained on the whole table",
         )
     return Recipe(
-        tk, steps, chosen["sampler"], bool(chosen["inject"]), chosen["spacing"], table,
+        tk,
+        steps,
+        chosen["sampler"],
+        bool(chosen["inject"]),
+        chosen["spacing"],
+        table,
         settings.start,
     )
 
@@ -257,12 +263,18 @@ class Engine:
                     "try: --if-exists overwrite, --if-exists skip, or another --output",
                 )
         photo = read_photo(job.image)
-        mask = read_mask(job.mask, photo, self.settings.mask)
+        mask = read_mask(job.mask, photo, self.settings.mask_settings)
         for warning in mask.warnings:
             self.report(Event("warning", warning))
         current = _Open(
-            job, photo, mask.hole, [photo.rgb.copy() for _ in outputs], outputs, 0,
-            time.monotonic(), mask.warnings + photo.notes,
+            job,
+            photo,
+            mask.hole,
+            [photo.rgb.copy() for _ in outputs],
+            outputs,
+            0,
+            time.monotonic(),
+            mask.warnings + photo.notes,
         )
         if mask.hole.all():
             raise InputError(
@@ -285,8 +297,12 @@ class Engine:
             guide = given[window.slices] if given is not None else self._guide(current, window)
             for sample in self._samples():
                 piece = _Piece(
-                    current, window, sample, current.photo.rgb[window.slices],
-                    current.hole[window.slices], guide,
+                    current,
+                    window,
+                    sample,
+                    current.photo.rgb[window.slices],
+                    current.hole[window.slices],
+                    guide,
                 )
                 if recipe.tk == 0:
                     _paste(piece, guide)
@@ -309,9 +325,9 @@ class Engine:
             filled = _fill_8_bit(self.guide, rgb[view], hole[view], self.settings.seed)
         else:
             image, holes = _tensors([rgb[view]], [hole[view]])
-            filled = from_unit_range(
-                self.guide(image, holes, seed=self.settings.seed), rgb.dtype
-            )[0]
+            filled = from_unit_range(self.guide(image, holes, seed=self.settings.seed), rgb.dtype)[
+                0
+            ]
         inner = tuple(
             slice(w.start - v.start, w.stop - v.start)
             for w, v in zip(window.slices, view, strict=True)
@@ -376,8 +392,16 @@ class Engine:
         seeds: Sequence[SeedKey],
     ) -> torch.Tensor:
         return self.refiner.refine(
-            image, hole, guide, tk=recipe.tk, steps=recipe.steps, sampler=recipe.sampler,
-            schedule=recipe.table, inject=recipe.inject, seed=seeds, start=recipe.start,
+            image,
+            hole,
+            guide,
+            tk=recipe.tk,
+            steps=recipe.steps,
+            sampler=recipe.sampler,
+            schedule=recipe.table,
+            inject=recipe.inject,
+            seed=seeds,
+            start=recipe.start,
             spacing=recipe.spacing,
         ).cpu()
 

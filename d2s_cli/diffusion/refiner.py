@@ -416,8 +416,6 @@ def _check_refine_input(
     if guide is not None and guide.shape != image.shape:
         raise UsageError(f"guide must be {list(image.shape)}, not {list(guide.shape)}")
     if sampler not in sampling.SAMPLERS:
-        raise UsageError(
-            f"unknown sampler {sampler!r}", f"one of: {', '.join(sampling.SAMPLERS)}"
-        )
+        raise UsageError(f"unknown sampler {sampler!r}", f"one of: {', '.join(sampling.SAMPLERS)}")
     if start not in STARTS:
         raise UsageError(f"unknown start {start!r}", f"one of: {', '.join(STARTS)}")

@@ -101,8 +101,6 @@ def dpmpp_2m(
     raise AssertionError("unreachable: a checked grid ends at 1.0")
 
 
-
-
 def dpmpp_2m_sde(denoise: Denoise, x: Tensor, grid: Sequence[float], noise: Noise) -> Tensor:
     """The SDE form of DPM-Solver++(2M), eta = 1."""
     return dpmpp_2m(denoise, x, grid, noise, eta=1.0)

@@ -7,6 +7,7 @@ end with noise left over. The network is told alpha_bar itself, so a grid need n
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,5 +112,5 @@ def check_grid(grid: Sequence[float]) -> None:
     """Raise ValueError unless the grid rises strictly within (0, 1] and ends at 1.0."""
     if len(grid) < 2 or grid[-1] != 1.0 or grid[0] <= 0:
         raise ValueError(f"a grid is two or more noise levels that end at 1.0, not {list(grid)}")
-    if any(b <= a for a, b in zip(grid, grid[1:], strict=False)):
+    if any(b <= a for a, b in itertools.pairwise(grid)):
         raise ValueError("the noise levels of a grid must rise")

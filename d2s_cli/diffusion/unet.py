@@ -276,9 +276,7 @@ def config_from_state_dict(state: Mapping[str, Tensor]) -> UNetConfig:
 
     # every level but the first ends its decoder stages with an up-sampling block, the only place
     # with a second residual block in one stage
-    levels = 1 + sum(
-        re.fullmatch(UP_BLOCK_KEY, key) is not None for key in state
-    )
+    levels = 1 + sum(re.fullmatch(UP_BLOCK_KEY, key) is not None for key in state)
     stages = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("input_blocks."))
     if stages % levels:
         raise WeightsError(

@@ -22,9 +22,7 @@ def _patchmatch_fill(picture: NDArray[Any], hole: NDArray[np.bool_], seed: int) 
 
     with _lock:
         patch_match.set_random_seed(seed)
-        filled = patch_match.inpaint(
-            picture, hole.astype(np.uint8) * 255, patch_size=PATCH_RADIUS
-        )
+        filled = patch_match.inpaint(picture, hole.astype(np.uint8) * 255, patch_size=PATCH_RADIUS)
     return np.asarray(filled)
 
 

@@ -90,8 +90,7 @@ def _boxes(groups: NDArray[np.int32]) -> list[tuple[int, int, int, int]]:
     np.minimum.at(low, labels, positions)
     np.maximum.at(high, labels, positions + 1)
     return [
-        (int(a), int(b), int(c), int(d))
-        for (a, b), (c, d) in zip(low[1:], high[1:], strict=True)
+        (int(a), int(b), int(c), int(d)) for (a, b), (c, d) in zip(low[1:], high[1:], strict=True)
     ]
 
 

@@ -212,7 +212,7 @@ class Trainer:
         return value
 
     def save(self) -> None:
-        """Write the checkpoint and the averaged refiner; the old ones stay until these are whole."""
+        """Write checkpoint and averaged refiner; the old ones stay until these are whole."""
         self.output.mkdir(parents=True, exist_ok=True)
         partial = self.output / (CHECKPOINT + ".part")
         state = {
@@ -229,7 +229,7 @@ class Trainer:
         finally:
             partial.unlink(missing_ok=True)
         config = refiner_config(self.config, self.images)
-        write_safetensors(self.output / EXPORT, self.ema.average, config.to_json())
+        write_safetensors(self.output / EXPORT, self.ema.average, config.to_json(), torch.float16)
 
     def resume(self) -> bool:
         """Go on from the checkpoint in the output folder, if there is one."""
@@ -305,9 +305,7 @@ def train(
         first = step * 100_000
         return make_batch(
             [
-                draw_example(
-                    photos, config.seed, first + i, size, config.masks, config.guide_share
-                )
+                draw_example(photos, config.seed, first + i, size, config.masks, config.guide_share)
                 for i in range(count)
             ]
         )

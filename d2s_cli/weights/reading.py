@@ -82,15 +82,20 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], config: dict[str, Any]) -> None:
-    """Write tensors with `config` as JSON in the header; the name appears only when whole."""
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], config: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """Write tensors as `dtype` with `config` as JSON in the header; the name appears when whole."""
     partial = path.with_name(path.name + ".part")
     try:
         save_file(
-            {k: v.detach().contiguous().cpu() for k, v in tensors.items()},
+            {k: v.detach().to(dtype).contiguous().cpu() for k, v in tensors.items()},
             partial,
             metadata={HEADER_KEY: json.dumps(config)},
         )
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # the library makes files that only their owner can read
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

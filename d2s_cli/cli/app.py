@@ -1,0 +1,72 @@
+"""The `d2s` command: its subcommands, and errors turned into text and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from d2s_cli import __version__
+from d2s_cli.cli.console import print_error
+from d2s_cli.cli.inpaint import inpaint
+from d2s_cli.cli.refine import refine
+from d2s_cli.cli.train import train
+from d2s_cli.errors import D2SError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="d2s",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(rich_help_panel="Restore", no_args_is_help=True)(inpaint)
+app.command(rich_help_panel="Restore", no_args_is_help=True)(refine)
+app.command(rich_help_panel="Prepare", no_args_is_help=True)(train)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"d2s {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Fill holes in photographs: a fast guide makes a first result, a diffusion model refines it.
+    Pixels outside the hole are kept exactly.
+
+    \b
+    Examples:
+      # one image, white in the mask is the hole
+      d2s inpaint photo.png --mask m.png
+      # a folder whose masks are named photo_mask.png
+      d2s inpaint photos/ -o restored/
+      # refine what another tool already made
+      d2s refine photos/ --guide-outputs lama_out/ --tk 200 -o refined/
+
+    \b
+    Exit codes: 0 done, 2 wrong usage, 3 some images failed, 4 bad input,
+    5 weights or guide not usable, 6 device or memory, 1 a bug, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line; errors that users can act on become one screen and their exit code."""
+    try:
+        app()
+    except D2SError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\ninterrupted; finished files are whole", file=sys.stderr)
+        sys.exit(INTERRUPTED)

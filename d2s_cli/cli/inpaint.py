@@ -1,0 +1,86 @@
+"""`d2s inpaint`."""
+
+from __future__ import annotations
+
+import time
+
+import typer
+
+from d2s_cli.cli import options as opt
+from d2s_cli.cli.console import RunDisplay, print_summary
+
+
+def inpaint(
+    inputs: opt.Inputs,
+    mask: opt.Mask = None,
+    recursive: opt.Recursive = False,
+    polarity: opt.Polarity = "white",
+    threshold: opt.Threshold = 0.5,
+    grow: opt.Grow = 0,
+    guide: opt.Guide = "auto",
+    weights: opt.Weights = "d2s-base",
+    tk: opt.Tk = None,
+    steps: opt.Steps = None,
+    sampler: opt.Sampler = None,
+    table_steps: opt.TableSteps = 1000,
+    start: opt.Start = "middle",
+    inject: opt.Inject = None,
+    samples: opt.Samples = 1,
+    seed: opt.Seed = 0,
+    context: opt.Context = None,
+    output: opt.Output = None,
+    if_exists: opt.IfExists = None,
+    force: opt.Force = False,
+    quality: opt.Quality = None,
+    device: opt.Device = "auto",
+    precision: opt.Precision = "auto",
+    batch_size: opt.BatchSize = None,
+    as_json: opt.Json = False,
+    print_paths: opt.PrintPaths = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Fill the holes in images. A guide makes a first result, the refinement model improves it,
+    and the rest of the image is left as it was.
+
+    \b
+    Examples:
+      d2s inpaint photo.png --mask m.png
+      # four candidates to choose from
+      d2s inpaint photo.png -m m.png -o fixed.png --samples 4
+      # a folder of scans, masks in another folder, holes 3 px wider
+      d2s inpaint scans/ -r --mask scratches/ --grow 3 -o out/
+      # one mask for all
+      d2s inpaint frames/ --mask logo.png -o clean/
+    """
+    began = time.monotonic()
+    settings = opt.restore_settings(
+        inputs,
+        polarity,
+        threshold,
+        grow,
+        if_exists,
+        force,
+        guide=guide,
+        weights=weights,
+        tk=tk,
+        steps=steps,
+        sampler=sampler,
+        table_steps=table_steps,
+        start=start,
+        inject=inject,
+        samples=samples,
+        seed=seed,
+        context=context,
+        quality=quality,
+        device=device,
+        precision=precision,
+        batch=batch_size,
+    )
+    with RunDisplay(quiet) as display:
+        from d2s_cli import engine
+
+        entries = engine.inpaint(
+            list(inputs), mask=mask, output=output, recursive=recursive, report=display, **settings
+        )
+    seconds = time.monotonic() - began
+    raise typer.Exit(print_summary(entries, seconds, quiet, as_json, print_paths))

@@ -1,0 +1,261 @@
+"""Options that inpaint and refine share, each written once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+MASKS, REFINE, OUT, DEVICE = "Masks", "Guide and refinement", "Output", "Device"
+
+Inputs = Annotated[
+    list[Path], typer.Argument(help="Images and folders.", show_default=False, metavar="INPUTS...")
+]
+Recursive = Annotated[
+    bool,
+    typer.Option("--recursive", "-r", help="Go into subfolders; the tree is kept in the output."),
+]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        "--mask",
+        "-m",
+        rich_help_panel=MASKS,
+        metavar="PATH",
+        show_default=False,
+        help="One mask for every image, or a folder of masks matched by name. Without it, masks"
+        " beside the images: NAME_mask*, NAME-mask, NAME.mask, masks/NAME.",
+    ),
+]
+Polarity = Annotated[
+    str,
+    typer.Option(rich_help_panel=MASKS, help="Which side of a mask is the hole: white or black."),
+]
+Threshold = Annotated[
+    float,
+    typer.Option(
+        "--mask-threshold",
+        rich_help_panel=MASKS,
+        min=0.0,
+        max=1.0,
+        help="Grey level from which a mask pixel is white.",
+    ),
+]
+Grow = Annotated[
+    int,
+    typer.Option(
+        "--grow",
+        rich_help_panel=MASKS,
+        metavar="PX",
+        help="Grow the hole by PX pixels; negative shrinks it.",
+    ),
+]
+Guide = Annotated[
+    str,
+    typer.Option(
+        "--guide",
+        "-g",
+        rich_help_panel=REFINE,
+        envvar="D2S_GUIDE",
+        help="First result from: auto (the best one here), patchmatch, telea, ns; or none, to"
+        " start from noise (needs weights trained on the whole noise table).",
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        "-w",
+        rich_help_panel=REFINE,
+        envvar="D2S_WEIGHTS",
+        metavar="NAME|FILE",
+        help="Refinement weights: a bundled name, a .safetensors, or a published Palette"
+        " checkpoint (.pth).",
+    ),
+]
+Tk = Annotated[
+    int | None,
+    typer.Option(
+        "--tk",
+        "-t",
+        rich_help_panel=REFINE,
+        metavar="N",
+        show_default=False,
+        help="Noise step to refine from. Small keeps the guide's result, large invents more, 0"
+        " leaves it as it is. [default: what was measured best for the guide]",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        rich_help_panel=REFINE,
+        metavar="N",
+        show_default=False,
+        help="Denoising steps from there. [default: measured; --steps equal to --tk walks the"
+        " whole table]",
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        "--sampler",
+        rich_help_panel=REFINE,
+        show_default=False,
+        help="ddpm (the paper's, posterior step), ddpm-beta (its eq. 13), ddim, dpmpp or"
+        " dpmpp-sde. [default: measured]",
+    ),
+]
+TableSteps = Annotated[
+    int,
+    typer.Option(
+        "--table-steps",
+        rich_help_panel=REFINE,
+        metavar="T",
+        min=1,
+        help="Length of the noise table, T in the paper.",
+    ),
+]
+Start = Annotated[
+    str,
+    typer.Option(
+        "--start",
+        rich_help_panel=REFINE,
+        help="middle (begin at T_k, algorithm 3) or start (run the whole of a table of"
+        " --table-steps, algorithm 2).",
+    ),
+]
+Inject = Annotated[
+    bool | None,
+    typer.Option(
+        "--inject/--no-inject",
+        rich_help_panel=REFINE,
+        show_default=False,
+        help="Feed the guide in at the deepest features at every step (eq. 15 to 17). [default:"
+        " measured]",
+    ),
+]
+Samples = Annotated[
+    int,
+    typer.Option(
+        "--samples", rich_help_panel=REFINE, min=1, metavar="N", help="Different results per hole."
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        rich_help_panel=REFINE,
+        metavar="N",
+        help="A hole gets the same noise alone, in a batch or after a restart.",
+    ),
+]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        "--context",
+        rich_help_panel=REFINE,
+        metavar="PX",
+        show_default=False,
+        min=0,
+        help="Surroundings that the network sees on each side of a hole. [default: half the"
+        " hole, 32 to 128]",
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        rich_help_panel=OUT,
+        metavar="PATH",
+        show_default=False,
+        help="File for one result, else folder. [default: NAME_d2s beside a file, FOLDER_d2s/"
+        " for a folder]",
+    ),
+]
+IfExists = Annotated[
+    str | None,
+    typer.Option(
+        "--if-exists",
+        rich_help_panel=OUT,
+        show_default=False,
+        help="error, skip or overwrite. [default: skip for folders, error for one file]",
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", "-f", rich_help_panel=OUT, help="Same as --if-exists overwrite."),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        "--quality",
+        rich_help_panel=OUT,
+        min=1,
+        max=100,
+        show_default=False,
+        help="Of JPEG and WebP. [default: the source's own JPEG tables; WebP without loss]",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        "-d",
+        rich_help_panel=DEVICE,
+        envvar="D2S_DEVICE",
+        help="auto, cpu, cuda, cuda:N or mps. A named device is never swapped for another.",
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        rich_help_panel=DEVICE,
+        envvar="D2S_PRECISION",
+        help="auto, fp32, bf16 or fp16.",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        "-b",
+        rich_help_panel=DEVICE,
+        metavar="N",
+        show_default=False,
+        help="Windows of 256x256 that are worked on together. [default: 4 on CPU, 16 on CUDA]",
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout instead of text.")
+]
+PrintPaths = Annotated[
+    bool, typer.Option("--print-paths", help="Print each written path on stdout.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")]
+
+
+def restore_settings(
+    inputs: list[Path],
+    polarity: str,
+    threshold: float,
+    grow: int,
+    if_exists: str | None,
+    force: bool,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Command line values to fields of engine.Settings."""
+    from d2s_cli.errors import UsageError
+    from d2s_cli.images.masks import POLARITIES, MaskSettings
+
+    if polarity not in POLARITIES:
+        raise UsageError(f"unknown --polarity {polarity!r}", f"one of: {', '.join(POLARITIES)}")
+    if if_exists is None:
+        folder = any(os.path.isdir(path) for path in inputs)
+        if_exists = "overwrite" if force else "skip" if folder else "error"
+    mask = MaskSettings(polarity=polarity, threshold=threshold, grow=grow)
+    return {**settings, "mask_settings": mask, "if_exists": if_exists}

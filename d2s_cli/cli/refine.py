@@ -1,0 +1,100 @@
+"""`d2s refine`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from d2s_cli.cli import options as opt
+from d2s_cli.cli.console import RunDisplay, print_summary
+
+GuideOutputs = Annotated[
+    Path,
+    typer.Option(
+        "--guide-outputs",
+        "-G",
+        metavar="PATH",
+        show_default=False,
+        help="First result, or folder of first results.",
+    ),
+]
+
+
+def refine(
+    inputs: opt.Inputs,
+    guide_outputs: GuideOutputs,
+    mask: opt.Mask = None,
+    recursive: opt.Recursive = False,
+    polarity: opt.Polarity = "white",
+    threshold: opt.Threshold = 0.5,
+    grow: opt.Grow = 0,
+    weights: opt.Weights = "d2s-base",
+    tk: opt.Tk = None,
+    steps: opt.Steps = None,
+    sampler: opt.Sampler = None,
+    table_steps: opt.TableSteps = 1000,
+    start: opt.Start = "middle",
+    inject: opt.Inject = None,
+    samples: opt.Samples = 1,
+    seed: opt.Seed = 0,
+    context: opt.Context = None,
+    output: opt.Output = None,
+    if_exists: opt.IfExists = None,
+    force: opt.Force = False,
+    quality: opt.Quality = None,
+    device: opt.Device = "auto",
+    precision: opt.Precision = "auto",
+    batch_size: opt.BatchSize = None,
+    as_json: opt.Json = False,
+    print_paths: opt.PrintPaths = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Refine results that another tool already made. INPUTS are the damaged originals; for each,
+    the first result is looked up by the names that tools write: MASKNAME, NAME, NAME_out,
+    NAME.out, NAME_inpainted, Out_NAME, with any image extension.
+
+    \b
+    Examples:
+      d2s refine photos/ --guide-outputs lama_out/ --tk 200 -o refined/
+      d2s refine photo.png -m m.png --guide-outputs photo_lama.png --samples 3
+    """
+    began = time.monotonic()
+    settings = opt.restore_settings(
+        inputs,
+        polarity,
+        threshold,
+        grow,
+        if_exists,
+        force,
+        weights=weights,
+        tk=tk,
+        steps=steps,
+        sampler=sampler,
+        table_steps=table_steps,
+        start=start,
+        inject=inject,
+        samples=samples,
+        seed=seed,
+        context=context,
+        quality=quality,
+        device=device,
+        precision=precision,
+        batch=batch_size,
+    )
+    with RunDisplay(quiet) as display:
+        from d2s_cli import engine
+
+        entries = engine.refine(
+            list(inputs),
+            guide_outputs,
+            mask=mask,
+            output=output,
+            recursive=recursive,
+            report=display,
+            **settings,
+        )
+    seconds = time.monotonic() - began
+    raise typer.Exit(print_summary(entries, seconds, quiet, as_json, print_paths))
