@@ -121,7 +121,13 @@ class Recipe:
 
 
 #: used where the weights' header says nothing: the paper's T_k with a fast stochastic solver
-FALLBACK = {"tk": 200, "steps": 20, "sampler": "dpmpp-sde", "inject": True, "spacing": "time"}
+FALLBACK: dict[str, Any] = {
+    "tk": 200,
+    "steps": 20,
+    "sampler": "dpmpp-sde",
+    "inject": True,
+    "spacing": "time",
+}
 
 
 def resolve_recipe(settings: Settings, refiner: Refiner, guide_name: str) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -50,15 +51,14 @@ def test_every_sampler_fills_the_hole_and_keeps_known_pixels_bit_for_bit(
     image, hole, guide = scene
     out = tiny_refiner.refine(image, hole, guide, 50, 3, sampler, inject=inject)
     assert_known_pixels_kept(out, image, hole)
-    assert bool(out.isfinite().all()) and float(out.abs().max()) <= 1
+    assert bool(out.isfinite().all())
+    assert float(out.abs().max()) <= 1
     changed = (out != guide).any(1, keepdim=True) & (hole > 0)
     assert float(changed.sum() / hole.sum()) > 0.9
 
 
 @pytest.mark.parametrize("start", ["middle", "start", "noise"])
-def test_every_start_runs_and_they_differ(
-    tiny_refiner: Refiner, scene: Scene, start: str
-) -> None:
+def test_every_start_runs_and_they_differ(tiny_refiner: Refiner, scene: Scene, start: str) -> None:
     image, hole, guide = scene
     table = NoiseTable(100)
     out = tiny_refiner.refine(image, hole, guide, 20, 4, schedule=table, start=start)
@@ -130,9 +130,7 @@ def test_grey_mask_values_count_as_hole_from_one_half_on(
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 @pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_an_ideal_predictor_restores_the_truth(
-    scene: Scene, sampler: str, prediction: str
-) -> None:
+def test_an_ideal_predictor_restores_the_truth(scene: Scene, sampler: str, prediction: str) -> None:
     image, hole, guide = scene
     out = oracle(image, prediction).refine(image, hole, guide, 200, 5, sampler, inject=False)
     assert torch.allclose(out, image, atol=1e-4)
@@ -208,12 +206,13 @@ def test_tiles_cover_the_picture_and_overlap(size: tuple[int, int]) -> None:
     boxes = tile_boxes(height, width, 32, 4)
     seen = torch.zeros(size)
     for top, left, h, w in boxes:
-        assert 0 <= top <= height - h and 0 <= left <= width - w
+        assert 0 <= top <= height - h
+        assert 0 <= left <= width - w
         seen[top : top + h, left : left + w] += 1
     assert bool((seen > 0).all())
     for axis, side in ((0, min(32, height)), (1, min(32, width))):
         begins = sorted({box[axis] for box in boxes})
-        gaps = [b - a for a, b in zip(begins, begins[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(begins)]
         assert all(gap <= side * (1 - OVERLAP) for gap in gaps)
 
 
@@ -259,7 +258,8 @@ def test_tiles_without_hole_are_not_computed() -> None:
     x = torch.ones(1, 3, 100, 100)
     out = tiled(x, 0.5, [])
     assert computed == 1
-    assert float(out[..., :4, :4].abs().max()) == 0 and float(out[..., 40:, 40:].min()) == 1
+    assert float(out[..., :4, :4].abs().max()) == 0
+    assert float(out[..., 40:, 40:].min()) == 1
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "dpmpp"])
@@ -280,9 +280,7 @@ def test_a_tiled_result_does_not_depend_on_its_neighbours_holes(
 ) -> None:
     image, hole, guide = scene
     batch = tiny_refiner.refine(image, hole, guide, 50, 2, seed=KEYS, tile=16)
-    alone = tiny_refiner.refine(
-        image[2:], hole[2:], guide[2:], 50, 2, seed=KEYS[2:], tile=16
-    )
+    alone = tiny_refiner.refine(image[2:], hole[2:], guide[2:], 50, 2, seed=KEYS[2:], tile=16)
     assert torch.allclose(alone, batch[2:], atol=1e-4)
 
 

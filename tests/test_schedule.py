@@ -26,7 +26,8 @@ def grid_requests(draw: st.DrawFn) -> tuple[NoiseTable, int, int | None, str]:
 
 def test_table_is_linear_in_beta_from_end_to_end() -> None:
     table = NoiseTable(2000)
-    assert table.beta[0] == 1e-6 and table.beta[-1] == pytest.approx(0.01)
+    assert table.beta[0] == 1e-6
+    assert table.beta[-1] == pytest.approx(0.01)
     assert np.allclose(np.diff(table.beta), table.beta[1] - table.beta[0])
     assert table.beta.dtype == table.alpha_bar.dtype == np.float64
 

@@ -21,7 +21,7 @@ from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.tiles import TiledDenoise, tile_boxes
 from d2s_cli.diffusion.unet import UNet, UNetConfig, config_from_state_dict
 from d2s_cli.errors import UsageError, WeightsError
-from d2s_cli.runtime import Compute, pick
+from d2s_cli.runtime import Compute, channels_last, pick
 from d2s_cli.weights.reading import read_weights
 
 PREDICTIONS = ("eps", "v")
@@ -64,8 +64,10 @@ class RefinerConfig:
         try:
             fields = dict(data)
             unet = fields.pop("unet", {})
-            lists = {k: tuple(v) if isinstance(v, list) else v for k, v in unet.items()}
-            return cls(unet=UNetConfig(**lists), **fields)
+            shape: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in unet.items()
+            }
+            return cls(unet=UNetConfig(**shape), **fields)
         except TypeError as error:
             raise WeightsError(
                 f"the weights' header has a field that this d2s does not know: {error}",
@@ -86,7 +88,8 @@ class Refiner:
 
     def _network(self, x: Tensor, alpha_bar: Tensor) -> Tensor:
         with self.compute.network_precision():
-            return self.unet(x, alpha_bar).float()
+            prediction: Tensor = self.unet(x, alpha_bar)
+        return prediction.float()
 
     def _network_injected(
         self, condition: Tensor, x_t: Tensor, guide_t: Tensor, alpha_bar: Tensor
@@ -351,7 +354,8 @@ def load_refiner(
     check_fit(path, {k: tuple(v.shape) for k, v in unet.state_dict().items()}, state)
     unet.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
     unet.eval().requires_grad_(False)
-    unet.to(compute.device, memory_format=torch.channels_last)
+    unet.to(compute.device)
+    channels_last(unet)
     return Refiner(unet, config, compute, name=path.stem)
 
 

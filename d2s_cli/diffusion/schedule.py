@@ -48,7 +48,8 @@ class NoiseTable:
     @cached_property
     def beta(self) -> NDArray[np.float64]:
         """beta_1 ... beta_T, shape (T,)."""
-        return np.linspace(self.beta_start, self.beta_end, self.steps, dtype=np.float64)
+        beta: NDArray[np.float64] = np.linspace(self.beta_start, self.beta_end, self.steps)
+        return beta
 
     @cached_property
     def alpha_bar(self) -> NDArray[np.float64]:

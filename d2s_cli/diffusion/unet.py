@@ -53,7 +53,7 @@ class UNetConfig:
     @property
     def size_multiple(self) -> int:
         """Heights and widths in pixels must be multiples of this."""
-        return self.unshuffle * 2 ** (len(self.channel_mults) - 1)
+        return self.unshuffle << (len(self.channel_mults) - 1)
 
     @property
     def embedding_channels(self) -> int:
@@ -123,7 +123,8 @@ class ResidualBlock(nn.Module):
         norm, activation, dropout, conv = self.out_layers
         h = torch.addcmul(shift, norm(h), 1 + scale)
         h = conv(dropout(activation(h)))
-        return self.skip_connection(self._resample(x)) + h
+        skip: Tensor = self.skip_connection(self._resample(x))
+        return skip.add(h)
 
 
 class AttentionBlock(nn.Module):
@@ -145,7 +146,8 @@ class AttentionBlock(nn.Module):
         q, k, v = qkv.transpose(-1, -2).unbind(2)
         attended = F.scaled_dot_product_attention(q, k, v)
         merged = attended.transpose(-1, -2).reshape(n, channels, height * width)
-        return (flat + self.proj_out(merged)).reshape(x.shape)
+        projected: Tensor = self.proj_out(merged)
+        return (flat + projected).reshape(x.shape)
 
 
 class Stage(nn.Sequential):

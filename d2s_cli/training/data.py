@@ -111,7 +111,7 @@ def draw_example(
         guide_share: probability of a state made from a guide's result.
     """
     rng = np.random.default_rng([seed, number])
-    photo = photos[rng.integers(len(photos))]
+    photo = photos[int(rng.integers(len(photos)))]
     image = _random_crop(rng, photo, size)
     hole = _random_hole(rng, size, recipe)
     if rng.random() >= guide_share:

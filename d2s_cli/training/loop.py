@@ -24,7 +24,7 @@ from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, training_loss
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import InputError, UsageError, WeightsError
-from d2s_cli.runtime import Compute
+from d2s_cli.runtime import Compute, channels_last
 from d2s_cli.training.data import Batch, BatchStream, draw_example, load_photos, make_batch
 from d2s_cli.training.ema import Ema, ema_decay
 from d2s_cli.training.samples import write_samples
@@ -131,7 +131,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         unet = UNet(config.unet).to(compute.device)
         if compute.device.type == "cuda":
-            unet = unet.to(memory_format=torch.channels_last)
+            channels_last(unet)
         self.refiner = Refiner(unet, refiner_config(config, 0), compute)
         self.ema = Ema(unet)
         self.optimizer = torch.optim.AdamW(

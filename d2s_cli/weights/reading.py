@@ -83,7 +83,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, Tensor], config: dict[str, Any], dtype: torch.dtype
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    config: dict[str, Any],
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write tensors as `dtype` with `config` as JSON in the header; the name appears when whole."""
     partial = path.with_name(path.name + ".part")
