@@ -298,7 +298,8 @@ def _batches(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
 
 
 def _unit(stage: Tensor) -> Tensor:
-    return stage / (stage.norm(dim=1, keepdim=True) + 1e-10)
+    length: Tensor = stage.norm(dim=1, keepdim=True)
+    return stage / (length + 1e-10)
 
 
 @torch.inference_mode()

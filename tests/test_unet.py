@@ -117,7 +117,7 @@ def test_safetensors_bring_their_own_configuration(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="nowhere.pth"):
+    with pytest.raises(WeightsError, match=r"nowhere\.pth"):
         load_refiner(tmp_path / "nowhere.pth")
 
 
@@ -155,7 +155,7 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused_unrun(tmp_path: Path, re
     if reader == "torch":
         torch.save(payload, path)
     else:
-        path.write_bytes(pickle.dumps(payload))
+        path.write_bytes(pickle.dumps(payload, protocol=2))
     with pytest.raises(WeightsError, match="run code"):
         load_refiner(path)
     assert not marker.exists()

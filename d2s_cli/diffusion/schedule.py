@@ -48,8 +48,8 @@ class NoiseTable:
     @cached_property
     def beta(self) -> NDArray[np.float64]:
         """beta_1 ... beta_T, shape (T,)."""
-        beta: NDArray[np.float64] = np.linspace(self.beta_start, self.beta_end, self.steps)
-        return beta
+        beta = np.linspace(self.beta_start, self.beta_end, self.steps)
+        return np.asarray(beta, np.float64)
 
     @cached_property
     def alpha_bar(self) -> NDArray[np.float64]:
