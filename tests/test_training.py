@@ -102,7 +102,8 @@ def test_masks_are_never_empty_and_never_full(
 ) -> None:
     for seed in range(60):
         mask = draw(np.random.default_rng(seed), 64)
-        assert mask.shape == (64, 64) and mask.dtype == bool
+        assert mask.shape == (64, 64)
+        assert mask.dtype == bool
         assert 0 < mask.sum() < mask.size
 
 
@@ -144,7 +145,8 @@ def test_batches_are_in_unit_range_with_holes_of_ones() -> None:
     batch = make_batch([example(i) for i in range(4)])
     assert batch.image.shape == batch.guide.shape == (4, 3, 48, 48)
     assert batch.hole.shape == (4, 1, 48, 48)
-    assert float(batch.image.min()) >= -1 and float(batch.image.max()) <= 1
+    assert float(batch.image.min()) >= -1
+    assert float(batch.image.max()) <= 1
     assert set(batch.hole.unique().tolist()) == {0.0, 1.0}
 
 
@@ -162,7 +164,8 @@ def test_unreadable_and_tiny_files_are_skipped_and_named(
         assert len(load_photos([tmp_path])) == 1
     for name in ("cut.png", "words.jpg", "tiny.png"):
         assert name in caplog.text
-    assert "good.png" not in caplog.text and "notes.txt" not in caplog.text
+    assert "good.png" not in caplog.text
+    assert "notes.txt" not in caplog.text
 
 
 def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
@@ -238,7 +241,8 @@ def test_training_levels_are_those_of_the_table_between_their_ends(tmp_path: Pat
     levels = trainer.noise_levels(rng, guided)
     # level by level: positions in the table are even between 1 and T
     positions = np.interp(levels, trainer.table.alpha_bar[::-1], np.arange(2000, 0, -1))
-    assert positions.min() >= 0.99 and positions.max() <= 2000
+    assert positions.min() >= 0.99
+    assert positions.max() <= 2000
     assert positions.mean() == pytest.approx(1000, abs=50)
     modern = Trainer(dataclasses.replace(MODERN, unet=TINY_RUN.unet), tmp_path, CPU)
     lowest = modern.table.at(400)

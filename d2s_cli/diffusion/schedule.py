@@ -54,7 +54,7 @@ class NoiseTable:
     @cached_property
     def alpha_bar(self) -> NDArray[np.float64]:
         """alpha_bar_1 ... alpha_bar_T, shape (T,), falling."""
-        return np.cumprod(1.0 - self.beta)
+        return np.asarray(np.cumprod(1.0 - self.beta), np.float64)
 
     def at(self, t: int) -> float:
         """alpha_bar of the 1-based step t; 1.0 for t = 0."""
