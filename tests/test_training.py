@@ -264,18 +264,18 @@ def test_larger_crops_come_in_smaller_batches(tmp_path: Path) -> None:
 
 
 def test_training_lowers_the_loss_and_exports_a_refiner(folder: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(TINY_RUN, images=640)
+    config = dataclasses.replace(TINY_RUN, images=400)
     told: list[float] = []
     train([folder], tmp_path, config, CPU, lambda p: told.append(p.loss), report_every=0)
-    assert len(told) == 80
-    assert np.mean(told[-20:]) < 0.7 * np.mean(told[:10])
+    assert len(told) == 50
+    assert np.mean(told[-15:]) < 0.7 * np.mean(told[:10])
     logged = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
     assert [entry["loss"] for entry in logged] == told
-    assert logged[-1]["images"] == 640
+    assert logged[-1]["images"] == 400
     refiner = load_refiner(tmp_path / EXPORT)
     assert refiner.config.prediction == "v"
-    assert refiner.config.about["images_seen"] == 640
-    assert (tmp_path / "samples" / "000000640.png").is_file()
+    assert refiner.config.about["images_seen"] == 400
+    assert (tmp_path / "samples" / "000000400.png").is_file()
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -284,18 +284,7 @@ def stop_after(steps: int) -> Callable[[], bool]:
     return lambda: next(asked) >= steps
 
 
-@pytest.mark.parametrize(
-    "dropout",
-    [
-        0.0,
-        pytest.param(
-            0.2,
-            marks=pytest.mark.xfail(
-                reason="dropout draws from torch's global generator, which is not resumed"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(
     folder: Path, tmp_path: Path, dropout: float
 ) -> None:

@@ -33,8 +33,9 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module, decay: float) -> None:
+        state = module.state_dict()
         old = list(self.average.values())
-        new = [module.state_dict()[key] for key in self.average]
+        new = [state[key] for key in self.average]
         torch._foreach_lerp_(old, new, 1 - decay)
 
     def load(self, average: dict[str, Tensor]) -> None:

@@ -105,7 +105,7 @@ MODERN = TrainConfig(
     table_steps=1000,
     tk_max=400,
     tk_power=1.4,
-    guide_share=0.35,
+    guide_share=0.5,
     masks="mixed",
     per_hole=True,
 )
@@ -175,6 +175,7 @@ class Trainer:
         config, device = self.config, self.compute.device
         rng = np.random.default_rng([config.seed, self.step_number, 2])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        torch.manual_seed(int(rng.integers(2**62)))  # dropout draws from torch's own generator
         alpha_bar = self.noise_levels(rng, batch.guided)
         hole_noise = torch.randn(batch.image.shape, generator=generator)
         noise = torch.randn(batch.image.shape, generator=generator)
