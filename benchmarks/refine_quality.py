@@ -48,13 +48,15 @@ from d2s_cli.diffusion.schedule import SPACINGS, NoiseTable
 from d2s_cli.errors import D2SError
 from d2s_cli.guides.opencv import opencv_fill
 from d2s_cli.images.convert import from_unit_range, to_unit_range
+from d2s_cli.images.texture import missing_texture
+from d2s_cli.recipe import adapted_tk
 from d2s_cli.runtime import pick
 from d2s_cli.training.masks import mat_mask, scratch_mask
 
 SIDE = 256
 BATCH = 8
 #: radius of the compared patches: (2 r + 1) squared pixels
-PATCH_RADIUS = 5
+PATCH_RADIUS = 3
 RESAMPLES = 100
 #: blocks whose outputs the perceptual distance compares: the last one at each resolution
 STAGES = (0, 2, 4, 10, 15)
@@ -77,10 +79,12 @@ class Setting:
     Attributes:
         text: as given on the command line; names the setting in the reports.
         arguments: for Refiner.refine.
+        gain: adapts T_k, down to 0, to the texture that a result lacks; `tk` is then its largest.
     """
 
     text: str
     arguments: dict[str, Any]
+    gain: float | None = None
 
 
 def parse_table(text: str) -> NoiseTable:
@@ -107,6 +111,7 @@ SETTING_KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "inject": ("inject", lambda text: bool(int(text))),
     "spacing": ("spacing", _one_of(SPACINGS)),
     "table": ("schedule", parse_table),
+    "gain": ("gain", float),
 }
 
 
@@ -126,7 +131,8 @@ def parse_setting(text: str) -> Setting:
         )
     except (ValueError, D2SError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-    return Setting(text, arguments)
+    gain = arguments.pop("gain", None)
+    return Setting(text, arguments, gain)
 
 
 # --- crops and holes ------------------------------------------------------------------------------
@@ -236,19 +242,34 @@ def refine_all(
     refiner: Refiner, setting: Setting, truths: Pictures, holes: Holes, guides: Pictures, seed: int
 ) -> tuple[Pictures, float]:
     """Refined results with known pixels exact, and seconds a crop."""
-    results = []
+    results = guides.copy()
     start = time.perf_counter()
-    for first in range(0, len(truths), BATCH):
-        part = slice(first, first + BATCH)
+    for tk, part in _batches_by_start(setting, holes, guides):
         hole = torch.from_numpy(holes[part, None]).float()
         known = to_unit_range(np.where(holes[part, ..., None], np.uint8(0), truths[part]))
-        seeds = [(seed, number, 0) for number in range(first, first + len(hole))]
-        refined = refiner.refine(
-            known, hole, to_unit_range(guides[part]), seed=seeds, **setting.arguments
-        )
-        results.append(from_unit_range(refined))
+        seeds = [(seed, int(number), 0) for number in part]
+        arguments = setting.arguments | {"tk": tk}
+        if (steps := arguments.get("steps")) is not None:
+            arguments["steps"] = min(steps, tk)
+        refined = refiner.refine(known, hole, to_unit_range(guides[part]), seed=seeds, **arguments)
+        results[part] = from_unit_range(refined)
     seconds = (time.perf_counter() - start) / len(truths)
-    return np.where(holes[..., None], np.concatenate(results), truths), seconds
+    return np.where(holes[..., None], results, truths), seconds
+
+
+def _batches_by_start(
+    setting: Setting, holes: Holes, guides: Pictures
+) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """T_k and the numbers of up to BATCH crops that start there; crops left alone do not come."""
+    largest = setting.arguments.get("tk", 200)
+    starts = np.full(len(guides), largest)
+    if setting.gain is not None:
+        missing = [missing_texture(g, h) for g, h in zip(guides, holes, strict=True)]
+        starts = np.array([adapted_tk(m, setting.gain, largest) for m in missing])
+    for tk in sorted(set(starts.tolist()) - {0}):
+        numbers = np.flatnonzero(starts == tk)
+        for first in range(0, len(numbers), BATCH):
+            yield tk, numbers[first : first + BATCH]
 
 
 def count_flops(refiner: Refiner, setting: Setting) -> int:
@@ -496,7 +517,7 @@ class Benchmark:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Measure whether refining improves guides' results.",
-        epilog="SETTING: tk=30,steps=5,sampler=dpmpp-sde,inject=0,spacing=logsnr,table=T or "
+        epilog="SETTING: tk=30,steps=5,sampler=dpmpp-sde,inject=0,spacing=logsnr,gain=1,table=T or "
         "T:BETA_START:BETA_END; what is left out is Refiner.refine's default.",
     )
     add = parser.add_argument

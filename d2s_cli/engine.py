@@ -9,19 +9,18 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from d2s_cli.diffusion.refiner import Refiner, SeedKey, load_refiner
-from d2s_cli.diffusion.schedule import NoiseTable
+from d2s_cli.diffusion.refiner import SeedKey, load_refiner
 from d2s_cli.errors import D2SError, DeviceError, InputError, UsageError
-from d2s_cli.guides.contract import Guide, PictureGuide
+from d2s_cli.guides.contract import Guide
+from d2s_cli.guides.on_photo import fill_window
 from d2s_cli.guides.registry import load_guide
 from d2s_cli.images.codec import (
     LOSSLESS,
@@ -33,65 +32,21 @@ from d2s_cli.images.codec import (
     write_photo,
 )
 from d2s_cli.images.convert import from_unit_range, to_unit_range
-from d2s_cli.images.masks import MaskSettings, read_mask
+from d2s_cli.images.masks import read_mask
 from d2s_cli.images.pairing import Job, plan_jobs
 from d2s_cli.images.regions import Window, hole_windows
+from d2s_cli.images.texture import missing_texture
+from d2s_cli.recipe import Recipe, Settings, check_settings, resolve_recipe
 from d2s_cli.runtime import pick
 
 #: pictures held in memory while their windows wait for a full batch
 MAX_OPEN = 16
-#: a whole-picture guide gets at most this many pixels round a window (patch search is slow)
-GUIDE_PIXELS = 1_000_000
 #: windows of 256 x 256 that go through the network together
 BATCH = {"cpu": 4, "cuda": 16, "mps": 4}
 #: how far a padded guide result may exceed the picture at the right and bottom
 GUIDE_PADDING = 64
-IF_EXISTS = ("error", "skip", "overwrite")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How pictures are restored. None means: what the weights recommend for this guide.
-
-    Attributes:
-        guide: name of the guide; "none" starts from noise alone.
-        weights: bundled name or file of the refiner.
-        tk: step to refine from; 0 leaves the guide's result as it is.
-        steps: network evaluations.
-        sampler: a key of sampling.SAMPLERS.
-        table_steps: T of the noise table.
-        start: "middle" or "start".
-        inject: feed the guide's features in (eq. 15 to 17).
-        spacing: of the step grid.
-        seed, samples: noise; samples beyond 1 are further results of each hole.
-        device, precision: see runtime.pick.
-        batch: windows of 256 x 256 at a time; None picks by device.
-        context: pixels of surroundings in a window; None picks by the hole's size.
-        mask_settings: how mask files are read.
-        quality: of JPEG and WebP; None keeps the source's.
-        if_exists: error, skip or overwrite.
-        verify: read results back and count changed known pixels.
-    """
-
-    guide: str = "auto"
-    weights: str = "d2s-base"
-    tk: int | None = None
-    steps: int | None = None
-    sampler: str | None = None
-    table_steps: int = 1000
-    start: str = "middle"
-    inject: bool | None = None
-    spacing: str | None = None
-    seed: int = 0
-    samples: int = 1
-    device: str = "auto"
-    precision: str = "auto"
-    batch: int | None = None
-    context: int | None = None
-    mask_settings: MaskSettings = field(default_factory=MaskSettings)
-    quality: int | None = None
-    if_exists: str = "error"
-    verify: bool = True
+#: the name under which defaults for results of unknown tools are kept
+UNKNOWN_TOOL = "*"
 
 
 @dataclass
@@ -107,70 +62,6 @@ class Event:
 Report = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Refinement settings with nothing left open."""
-
-    tk: int
-    steps: int | None
-    sampler: str
-    inject: bool
-    spacing: str
-    table: NoiseTable
-    start: str
-
-
-#: used where the weights' header says nothing: the paper's T_k with a fast stochastic solver
-FALLBACK: dict[str, Any] = {
-    "tk": 200,
-    "steps": 20,
-    "sampler": "dpmpp-sde",
-    "inject": True,
-    "spacing": "time",
-}
-
-
-def resolve_recipe(settings: Settings, refiner: Refiner, guide_name: str) -> Recipe:
-    """Settings that the user left open come from the weights' measured defaults for this guide.
-
-    Raises:
-        UsageError: a start outside the noise levels that the weights were trained on.
-    """
-    measured = refiner.config.defaults
-    chosen = FALLBACK | measured.get(guide_name, measured.get("*", {}))
-    for name in ("tk", "steps", "sampler", "inject", "spacing"):
-        if (value := getattr(settings, name)) is not None:
-            chosen[name] = value
-    table = NoiseTable(settings.table_steps)
-    if settings.tk is None:
-        # measured on the table of 1000; another length keeps the share of the table
-        chosen["tk"] = round(chosen["tk"] * table.steps / 1000)
-    whole_table = settings.start == "start" or guide_name == "none"
-    tk = table.steps if whole_table else int(chosen["tk"])
-    steps = chosen["steps"]
-    if settings.steps is None and steps is not None and tk > 0:
-        steps = min(int(steps), tk)
-    lowest = refiner.config.alpha_bar_min
-    if tk > 0 and table.at(min(tk, table.steps)) < lowest * 0.999:
-        allowed = sum(a >= lowest for a in table.alpha_bar)
-        raise UsageError(
-            f"the weights {refiner.name} know noise up to step {allowed} of a {table.steps}-step"
-            f" table; this run starts at step {tk}",
-            f"try: --tk {allowed}"
-            + (", a --guide," if guide_name == "none" else "")
-            + " or --weights FILE of a refiner trained on the whole table",
-        )
-    return Recipe(
-        tk,
-        steps,
-        chosen["sampler"],
-        bool(chosen["inject"]),
-        chosen["spacing"],
-        table,
-        settings.start,
-    )
-
-
 @dataclass
 class _Open:
     """A picture whose windows are under way."""
@@ -180,9 +71,10 @@ class _Open:
     hole: NDArray[np.bool_]
     results: list[NDArray[Any]]
     outputs: list[Path]
-    waiting: int
-    began: float
     warnings: list[str]
+    began: float
+    waiting: int = 0
+    starts: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -194,7 +86,11 @@ class _Piece:
     sample: int
     picture: NDArray[Any]
     hole: NDArray[np.bool_]
-    guide: NDArray[Any]
+    guide: NDArray[Any] | None
+
+
+#: what windows must share to go through the network together
+_Kind = tuple[int, int, Recipe]
 
 
 class Engine:
@@ -208,7 +104,7 @@ class Engine:
         report(Event("device", f"device: {compute}"))
         self.refiner = load_refiner(settings.weights, compute=compute)
         self.guide: Guide | None = None
-        self.queues: dict[tuple[int, int], list[_Piece]] = defaultdict(list)
+        self.queues: dict[_Kind, list[_Piece]] = defaultdict(list)
         per_device = BATCH[compute.device.type]
         self.batch_pixels = (settings.batch or per_device) * 256 * 256
 
@@ -227,10 +123,7 @@ class Engine:
             entries.append(self._failed(image, error, len(entries), total))
         for finished in self._results(jobs):
             entries.append(finished)
-            text = f"{finished['input']} -> {finished['output']}"
-            if finished["status"] == "failed":
-                text = f"{finished['input']}: {finished['error']['message']}"
-            self.report(Event(finished["status"], text, len(entries), total))
+            self.report(Event(finished["status"], _describe(finished), len(entries), total))
         return entries
 
     def _failed(self, image: Path, error: D2SError, done: int, total: int) -> dict[str, Any]:
@@ -257,7 +150,8 @@ class Engine:
 
     def _start(self, job: Job, opened: list[_Open]) -> dict[str, Any] | None:
         """Read a picture and queue its windows; an entry at once if there is nothing to do."""
-        outputs = [_sample_path(job.output, s, self.settings.samples) for s in self._samples()]
+        samples = self.settings.samples
+        outputs = [_sample_path(job.output, sample, samples) for sample in range(samples)]
         for path in outputs:
             format_of(path)
         if existing := [p for p in outputs if p.exists()]:
@@ -278,9 +172,8 @@ class Engine:
             mask.hole,
             [photo.rgb.copy() for _ in outputs],
             outputs,
-            0,
+            mask.warnings,
             time.monotonic(),
-            mask.warnings + photo.notes,
         )
         if mask.hole.all():
             raise InputError(
@@ -291,74 +184,59 @@ class Engine:
         opened.append(current)
         return None
 
-    def _samples(self) -> range:
-        return range(self.settings.samples)
-
     def _queue(self, current: _Open) -> None:
-        windows = hole_windows(current.hole, self.refiner.config.tile, self.settings.context)
+        """Run the guide on every window, and queue those that are to be refined."""
+        rgb, hole = current.photo.rgb, current.hole
         given = _read_guide(current) if current.job.guide else None
-        name = "*" if given is not None else self._guide_name()
-        recipe = resolve_recipe(self.settings, self.refiner, name)
-        for window in windows:
-            guide = given[window.slices] if given is not None else self._guide(current, window)
-            for sample in self._samples():
+        for window in hole_windows(hole, self.refiner.config.tile, self.settings.context):
+            guide: NDArray[Any] | None = None
+            if given is not None:
+                guide = given[window.slices]
+            elif self.guide is not None:
+                guide = fill_window(self.guide, rgb, hole, window.slices, self.settings.seed)
+            recipe = self._recipe(current, window, guide)
+            current.starts.append(recipe.tk)
+            for sample in range(self.settings.samples):
                 piece = _Piece(
-                    current,
-                    window,
-                    sample,
-                    current.photo.rgb[window.slices],
-                    current.hole[window.slices],
-                    guide,
+                    current, window, sample, rgb[window.slices], hole[window.slices], guide
                 )
-                if recipe.tk == 0:
+                if recipe.tk == 0 and guide is not None:
                     _paste(piece, guide)
                     continue
                 current.waiting += 1
-                self.queues[(window.height, window.width)].append(piece)
+                self.queues[(window.height, window.width, recipe)].append(piece)
+
+    def _recipe(self, current: _Open, window: Window, guide: NDArray[Any] | None) -> Recipe:
+        name = UNKNOWN_TOOL if current.job.guide else self._guide_name()
+        missing = None
+        if guide is not None and self.settings.tk is None:
+            hole = current.hole[window.slices]
+            filled = np.where(hole[..., None], guide, current.photo.rgb[window.slices])
+            missing = missing_texture(filled, hole)
+        return resolve_recipe(self.settings, self.refiner, name, missing)
 
     def _guide_name(self) -> str:
         return self.guide.name if self.guide else "none"
 
-    def _guide(self, current: _Open, window: Window) -> NDArray[Any]:
-        """The guide's fill of one window, of the picture's own type."""
-        rgb, hole = current.photo.rgb, current.hole
-        if self.guide is None:
-            return rgb[window.slices]
-        view = window.slices
-        if self.guide.prefers_whole_picture:
-            view = _wider(window, hole.shape, GUIDE_PIXELS)
-        if isinstance(self.guide, PictureGuide):
-            filled = _fill_8_bit(self.guide, rgb[view], hole[view], self.settings.seed)
-        else:
-            image, holes = _tensors([rgb[view]], [hole[view]])
-            filled = from_unit_range(self.guide(image, holes, seed=self.settings.seed), rgb.dtype)[
-                0
-            ]
-        inner = tuple(
-            slice(w.start - v.start, w.stop - v.start)
-            for w, v in zip(window.slices, view, strict=True)
-        )
-        result: NDArray[Any] = filled[inner]
-        return result
-
     def _compute_full_batches(self) -> None:
-        for (height, width), pieces in self.queues.items():
+        for kind, pieces in self.queues.items():
+            height, width, recipe = kind
             count = max(1, self.batch_pixels // (height * width))
             while len(pieces) >= count:
-                self._compute(pieces[:count])
+                self._compute(pieces[:count], recipe)
                 del pieces[:count]
 
     def _compute_all(self) -> None:
         self._compute_full_batches()
-        for pieces in self.queues.values():
+        for (_, _, recipe), pieces in self.queues.items():
             if pieces:
-                self._compute(pieces)
-                pieces.clear()
+                self._compute(pieces, recipe)
+        self.queues.clear()
 
-    def _compute(self, pieces: Sequence[_Piece]) -> None:
+    def _compute(self, pieces: Sequence[_Piece], recipe: Recipe) -> None:
         """Refine windows of one size as one batch; smaller batches if memory runs out."""
         try:
-            results = self._refine(pieces)
+            results = self._refine(pieces, recipe)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             if len(pieces) == 1:
@@ -369,22 +247,20 @@ class Engine:
                 ) from error
             self.batch_pixels //= 2
             half = len(pieces) // 2
-            self._compute(pieces[:half])
-            self._compute(pieces[half:])
+            self._compute(pieces[:half], recipe)
+            self._compute(pieces[half:], recipe)
             return
         for piece, result in zip(pieces, results, strict=True):
             _paste(piece, result)
             piece.owner.waiting -= 1
 
-    def _refine(self, pieces: Sequence[_Piece]) -> NDArray[Any]:
-        # pieces of one queue may differ in guide source only between runs, never within one
-        name = "*" if pieces[0].owner.job.guide else self._guide_name()
-        recipe = resolve_recipe(self.settings, self.refiner, name)
-        image, hole = _tensors([p.picture for p in pieces], [p.hole for p in pieces])
-        guide = None if name == "none" else _tensors([p.guide for p in pieces], [])[0]
+    def _refine(self, pieces: Sequence[_Piece], recipe: Recipe) -> NDArray[Any]:
+        image = to_unit_range(np.stack([p.picture for p in pieces]))
+        hole = torch.from_numpy(np.stack([p.hole for p in pieces]))[:, None].float()
+        guides = [p.guide for p in pieces if p.guide is not None]
+        guide = to_unit_range(np.stack(guides)) if guides else None
         seeds = [(self.settings.seed, p.sample, p.window.number) for p in pieces]
-        side = max(image.shape[-2:])
-        if guide is not None and side > self.refiner.config.tile:
+        if guide is not None and max(image.shape[-2:]) > self.refiner.config.tile:
             guide = self._coarse(image, hole, guide, recipe, seeds)
         out = self._call(image, hole, guide, recipe, seeds)
         return from_unit_range(out, pieces[0].picture.dtype)
@@ -461,6 +337,7 @@ class Engine:
             "outputs": [str(p) for p in current.outputs],
             "guide": str(job.guide) if job.guide else self._guide_name(),
             "weights": self.refiner.name,
+            "tk": current.starts,
             "width": photo.size[0],
             "height": photo.size[1],
             "hole_share": round(float(current.hole.mean()), 6),
@@ -469,7 +346,7 @@ class Engine:
             "lossless": format_of(job.output) in LOSSLESS,
             "seed": self.settings.seed,
             "seconds": round(time.monotonic() - current.began, 3),
-            "warnings": current.warnings,
+            "warnings": current.warnings + photo.notes,
         }
 
     def _check(self, current: _Open) -> tuple[int | None, int | None]:
@@ -481,21 +358,16 @@ class Engine:
         return max(c for c, _ in counts), max(m for _, m in counts)
 
 
-def check_settings(settings: Settings) -> None:
-    """Raise UsageError for values that no run can have."""
-    if settings.samples < 1:
-        raise UsageError(f"--samples must be 1 or more, not {settings.samples}")
-    if settings.tk is not None and not 0 <= settings.tk <= settings.table_steps:
-        raise UsageError(
-            f"--tk must lie between 0 and the table's {settings.table_steps} steps,"
-            f" not {settings.tk}"
-        )
-    if settings.if_exists not in IF_EXISTS:
-        raise UsageError(
-            f"unknown --if-exists {settings.if_exists!r}", f"one of: {', '.join(IF_EXISTS)}"
-        )
-    if settings.batch is not None and settings.batch < 1:
-        raise UsageError(f"--batch-size must be 1 or more, not {settings.batch}")
+def _describe(entry: dict[str, Any]) -> str:
+    """One line for people."""
+    if entry["status"] == "failed":
+        return f"{entry['input']}: {entry['error']['message']}"
+    text = f"{entry['input']} -> {entry['output']}"
+    if starts := entry.get("tk"):
+        low, high = min(starts), max(starts)
+        refined = f"{low}" if low == high else f"{low} to {high}"
+        text += f" (guide {Path(entry['guide']).name}, T_k {refined})"
+    return text
 
 
 def _failure(image: Path, output: Path | None, error: D2SError) -> dict[str, Any]:
@@ -511,15 +383,6 @@ def _sample_path(output: Path, sample: int, samples: int) -> Path:
     if samples == 1:
         return output
     return output.with_name(f"{output.stem}.s{sample + 1}{output.suffix}")
-
-
-def _tensors(
-    pictures: Sequence[NDArray[Any]], holes: Sequence[NDArray[np.bool_]]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    image = to_unit_range(np.stack(pictures))
-    if not holes:
-        return image, torch.empty(0)
-    return image, torch.from_numpy(np.stack(holes))[:, None].float()
 
 
 def _paste(piece: _Piece, result: NDArray[Any]) -> None:
@@ -546,27 +409,6 @@ def _read_guide(current: _Open) -> NDArray[Any]:
         ratio = np.iinfo(dtype).max / np.iinfo(guide.dtype).max
         guide = np.round(guide * ratio).astype(dtype)
     return guide
-
-
-def _wider(window: Window, shape: tuple[int, ...], pixels: int) -> tuple[slice, slice]:
-    """The window grown evenly to about `pixels`, or the whole picture if that is smaller."""
-    if shape[0] * shape[1] <= pixels:
-        return slice(0, shape[0]), slice(0, shape[1])
-    grow = max(0, int((pixels**0.5 - (window.height * window.width) ** 0.5) / 2))
-    rows = slice(max(0, window.top - grow), min(shape[0], window.top + window.height + grow))
-    columns = slice(max(0, window.left - grow), min(shape[1], window.left + window.width + grow))
-    return rows, columns
-
-
-def _fill_8_bit(
-    guide: PictureGuide, picture: NDArray[Any], hole: NDArray[np.bool_], seed: int
-) -> NDArray[Any]:
-    """Guides on 8-bit pictures serve 16-bit ones too; the refiner brings the depth back."""
-    if picture.dtype == np.uint8:
-        return guide.fill_picture(picture, hole, seed)
-    small = cv2.convertScaleAbs(picture, alpha=1 / 257)
-    filled = guide.fill_picture(small, hole, seed).astype(picture.dtype) * 257
-    return np.where(hole[..., None], filled, picture)
 
 
 def inpaint(
@@ -633,6 +475,6 @@ def _restore(
     )
     if not jobs:
         raise failed[0][1]
-    if unknown := settings.keys() - asdict(Settings()).keys():
+    if unknown := settings.keys() - {f.name for f in fields(Settings)}:
         raise UsageError(f"unknown settings: {', '.join(sorted(unknown))}")
     return Engine(Settings(**settings), report).run(jobs, failed)

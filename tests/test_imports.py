@@ -16,10 +16,11 @@ LEVELS = {
     "images": 2,
     "guides": 3,
     "diffusion": 3,
-    "engine": 4,
+    "recipe": 4,
+    "engine": 5,
     "training": 4,
-    "cli": 5,
-    "__main__": 6,
+    "cli": 6,
+    "__main__": 7,
 }
 HEAVY = {"torch", "numpy", "cv2", "PIL", "safetensors"}
 

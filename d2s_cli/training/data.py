@@ -36,7 +36,7 @@ MAX_REDUCTION = 3.0
 #: holes outside these shares of the crop are drawn again
 HOLE_SHARE = (0.01, 0.9)
 #: where the states made from a guide's result come from, and how often
-GUIDE_STATES = {"telea": 0.3, "ns": 0.3, "blur": 0.4}
+GUIDE_STATES = {"telea": 0.15, "ns": 0.15, "blur": 0.7}
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,12 @@ from d2s_cli.weights.reading import write_safetensors
 CHECKPOINT = "checkpoint.pt"
 EXPORT = "refiner.safetensors"
 LOG = "log.jsonl"
-#: loss weight of a state made from a guide's result: that of a v-loss at T_k = 200 (T = 1000),
-#: times (1 - alpha_bar); the guide's error does not vanish with the noise as the truth's does
-GUIDED_WEIGHT = 1 / 0.18
+#: loss weight of a state made from a guide's result, times (1 - alpha_bar): the guide's error does
+#: not vanish with the noise as the truth's does, and would drown the rest
+GUIDED_WEIGHT = 2.0
 #: states made from guides' results are noised at least to this step (T = 1000); below it the
 #: refiner sees its own states, which resemble the truth's
-GUIDED_TK_MIN = 60
+GUIDED_TK_MIN = 40
 GRADIENT_CLIP = 1.0
 
 
@@ -96,16 +96,16 @@ MODERN = TrainConfig(
     unet=UNetConfig(inner_channels=64, channel_mults=(1, 1, 2, 3), res_blocks=1, unshuffle=2),
     prediction="v",
     images=200_000,
-    batch=16,
-    sizes=(128, 192, 256),
-    size_shares=(0.7, 0.15, 0.15),
-    learning_rate=5e-4,
+    batch=8,
+    sizes=(96, 128, 224),
+    size_shares=(0.6, 0.25, 0.15),
+    learning_rate=4e-4,
     warmup=4_000,
     weight_decay=0.01,
     table_steps=1000,
     tk_max=400,
     tk_power=1.4,
-    guide_share=0.5,
+    guide_share=0.25,
     masks="mixed",
     per_hole=True,
 )

@@ -1,0 +1,71 @@
+"""A guide's result for one window of a photograph of any bit depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from d2s_cli.guides.contract import Guide, PictureGuide
+from d2s_cli.images.convert import from_unit_range, to_unit_range
+
+#: a whole-picture guide gets at most this many pixels round a window (patch search is slow)
+VIEW_PIXELS = 1_000_000
+
+Slices = tuple[slice, slice]
+
+
+def fill_window(
+    guide: Guide, photo: NDArray[Any], hole: NDArray[np.bool_], window: Slices, seed: int
+) -> NDArray[Any]:
+    """Let a guide fill one window, seeing as much of the photo as it prefers.
+
+    Args:
+        guide: any guide.
+        photo: H x W x 3, uint8 or uint16.
+        hole: H x W; all holes of the photo, so that none is copied from.
+        window: rows and columns to fill.
+        seed: handed to the guide.
+
+    Returns:
+        The window, filled, of the photo's type.
+    """
+    view = window
+    if guide.prefers_whole_picture:
+        view = _wider(window, (photo.shape[0], photo.shape[1]))
+    filled = _fill(guide, photo[view], hole[view], seed)
+    rows, columns = (
+        slice(w.start - v.start, w.stop - v.start) for w, v in zip(window, view, strict=True)
+    )
+    result: NDArray[Any] = filled[rows, columns]
+    return result
+
+
+def _fill(guide: Guide, picture: NDArray[Any], hole: NDArray[np.bool_], seed: int) -> NDArray[Any]:
+    if not isinstance(guide, PictureGuide):
+        holes = torch.from_numpy(hole)[None, None].float()
+        filled = guide(to_unit_range(picture[None]), holes, seed=seed)
+        result: NDArray[Any] = from_unit_range(filled, picture.dtype)[0]
+        return result
+    if picture.dtype == np.uint8:
+        return guide.fill_picture(picture, hole, seed)
+    # 8-bit guides serve 16-bit photos too; refining brings the depth back
+    small = cv2.convertScaleAbs(picture, alpha=1 / 257)
+    deep = guide.fill_picture(small, hole, seed).astype(picture.dtype) * 257
+    return np.where(hole[..., None], deep, picture)
+
+
+def _wider(window: Slices, shape: tuple[int, int]) -> Slices:
+    """The window grown evenly to about VIEW_PIXELS, or the whole picture if that is smaller."""
+    if shape[0] * shape[1] <= VIEW_PIXELS:
+        return slice(0, shape[0]), slice(0, shape[1])
+    rows, columns = window
+    area = (rows.stop - rows.start) * (columns.stop - columns.start)
+    grow = max(0, int((VIEW_PIXELS**0.5 - area**0.5) / 2))
+    return (
+        slice(max(0, rows.start - grow), min(shape[0], rows.stop + grow)),
+        slice(max(0, columns.start - grow), min(shape[1], columns.stop + grow)),
+    )

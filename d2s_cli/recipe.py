@@ -1,0 +1,190 @@
+"""What a run is asked to do, and the settings that follow from it for each window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from d2s_cli.diffusion.refiner import Refiner
+from d2s_cli.diffusion.schedule import NoiseTable
+from d2s_cli.errors import UsageError
+from d2s_cli.images.masks import MaskSettings
+
+IF_EXISTS = ("error", "skip", "overwrite")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are restored. None means: what the weights recommend for this guide.
+
+    Attributes:
+        guide: name of the guide; "none" starts from noise alone.
+        weights: bundled name or file of the refiner.
+        tk: step to refine from; 0 leaves the guide's result as it is.
+        steps: network evaluations.
+        sampler: a key of sampling.SAMPLERS.
+        table_steps: T of the noise table.
+        start: "middle" or "start".
+        inject: feed the guide's features in (eq. 15 to 17).
+        spacing: of the step grid.
+        seed, samples: noise; samples beyond 1 are further results of each hole.
+        device, precision: see runtime.pick.
+        batch: windows of 256 x 256 at a time; None picks by device.
+        context: pixels of surroundings in a window; None picks by the hole's size.
+        mask_settings: how mask files are read.
+        quality: of JPEG and WebP; None keeps the source's.
+        if_exists: error, skip or overwrite.
+        verify: read results back and count changed known pixels.
+    """
+
+    guide: str = "auto"
+    weights: str = "d2s-base"
+    tk: int | None = None
+    steps: int | None = None
+    sampler: str | None = None
+    table_steps: int = 1000
+    start: str = "middle"
+    inject: bool | None = None
+    spacing: str | None = None
+    seed: int = 0
+    samples: int = 1
+    device: str = "auto"
+    precision: str = "auto"
+    batch: int | None = None
+    context: int | None = None
+    mask_settings: MaskSettings = field(default_factory=MaskSettings)
+    quality: int | None = None
+    if_exists: str = "error"
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Refinement settings with nothing left open; equal ones can share a batch."""
+
+    tk: int
+    steps: int | None
+    sampler: str
+    inject: bool
+    spacing: str
+    table: NoiseTable
+    start: str
+
+
+#: used where the weights' header says nothing: the paper's T_k with a fast stochastic solver
+FALLBACK: dict[str, Any] = {
+    "tk": 200,
+    "steps": 20,
+    "sampler": "dpmpp-sde",
+    "inject": True,
+    "spacing": "time",
+    "texture_gain": None,
+}
+#: the table that measured defaults are given for
+MEASURED_ON = NoiseTable(1000)
+#: adapted starts are rounded down to a multiple of this, so that few different ones meet in a
+#: batch, and to 0 below it
+TK_STEP = 5
+
+
+def resolve_recipe(
+    settings: Settings, refiner: Refiner, guide_name: str, missing: float | None = None
+) -> Recipe:
+    """Settings that the user left open come from the weights' measured defaults for this guide.
+
+    Args:
+        settings: as the user gave them.
+        refiner: whose header holds the defaults.
+        guide_name: "*" for results of a tool that is not known.
+        missing: texture that the guide's result lacks (images.texture.missing_texture); adapts the
+            start where the defaults say so. None takes the default start.
+
+    Raises:
+        UsageError: a start outside the noise levels that the weights were trained on.
+    """
+    measured = refiner.config.defaults
+    chosen = FALLBACK | measured.get(guide_name, measured.get("*", {}))
+    for name in ("tk", "steps", "sampler", "inject", "spacing"):
+        if (value := getattr(settings, name)) is not None:
+            chosen[name] = value
+    table = NoiseTable(settings.table_steps)
+    tk = int(chosen["tk"])
+    if settings.start == "start" or guide_name == "none":
+        tk = table.steps
+    elif settings.tk is None:
+        gain = chosen["texture_gain"]
+        if gain is not None and missing is not None:
+            tk = adapted_tk(missing, gain, tk)
+        tk = _same_noise(tk, table)
+    steps = chosen["steps"]
+    if settings.steps is None and steps is not None and tk > 0:
+        steps = min(int(steps), tk)
+    _check_noise_is_known(refiner, guide_name, tk, table)
+    return Recipe(
+        tk,
+        steps,
+        chosen["sampler"],
+        bool(chosen["inject"]),
+        chosen["spacing"],
+        table,
+        settings.start,
+    )
+
+
+def adapted_tk(missing: float, gain: float, largest: int) -> int:
+    """The step of MEASURED_ON whose noise is `gain` times as strong as the texture that lacks.
+
+    Noise below the texture cannot grow into it; noise above it stays behind as speckle, most of
+    all where the surroundings are flat.
+
+    Args:
+        missing: standard deviation in 8-bit levels.
+        gain: measured, see benchmarks/.
+        largest: never above this step.
+
+    Returns:
+        0 (leave the guide's result as it is) to `largest`, a multiple of TK_STEP or `largest`.
+    """
+    sigma = gain * missing / 127.5
+    allowed = MEASURED_ON.alpha_bar[:largest] >= 1 / (1 + sigma**2)
+    tk = int(allowed.sum())
+    return tk if tk == largest else tk // TK_STEP * TK_STEP
+
+
+def _same_noise(tk: int, table: NoiseTable) -> int:
+    """The step of `table` with the noise that MEASURED_ON has at `tk`."""
+    if tk == 0 or table == MEASURED_ON:
+        return tk
+    level = MEASURED_ON.at(tk)
+    return max(1, int((table.alpha_bar >= level * (1 - 1e-9)).sum()))
+
+
+def _check_noise_is_known(refiner: Refiner, guide_name: str, tk: int, table: NoiseTable) -> None:
+    lowest = refiner.config.alpha_bar_min
+    if tk == 0 or table.at(min(tk, table.steps)) >= lowest * 0.999:
+        return
+    allowed = sum(a >= lowest for a in table.alpha_bar)
+    raise UsageError(
+        f"the weights {refiner.name} know noise up to step {allowed} of a {table.steps}-step"
+        f" table; this run starts at step {tk}",
+        f"try: --tk {allowed}"
+        + (", a --guide," if guide_name == "none" else "")
+        + " or --weights FILE of a refiner trained on the whole table",
+    )
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise UsageError for values that no run can have."""
+    if settings.samples < 1:
+        raise UsageError(f"--samples must be 1 or more, not {settings.samples}")
+    if settings.tk is not None and not 0 <= settings.tk <= settings.table_steps:
+        raise UsageError(
+            f"--tk must lie between 0 and the table's {settings.table_steps} steps,"
+            f" not {settings.tk}"
+        )
+    if settings.if_exists not in IF_EXISTS:
+        raise UsageError(
+            f"unknown --if-exists {settings.if_exists!r}", f"one of: {', '.join(IF_EXISTS)}"
+        )
+    if settings.batch is not None and settings.batch < 1:
+        raise UsageError(f"--batch-size must be 1 or more, not {settings.batch}")
