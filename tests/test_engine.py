@@ -1,0 +1,189 @@
+"""The engine: batches, large holes, settings that follow from weights and pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import photo
+from PIL import Image
+
+from d2s_cli import engine
+from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, load_refiner
+from d2s_cli.diffusion.schedule import NoiseTable
+from d2s_cli.diffusion.unet import UNet, UNetConfig
+from d2s_cli.errors import UsageError
+from d2s_cli.recipe import Settings, resolve_recipe
+from d2s_cli.weights.reading import write_safetensors
+
+UNET = UNetConfig(inner_channels=32, channel_mults=(1, 2), res_blocks=1, unshuffle=2)
+QUICK = {"tk": 50, "steps": 2, "sampler": "dpmpp-sde", "inject": False}
+CONFIG = RefinerConfig(
+    unet=UNET, prediction="v", alpha_bar_min=0.4, tile=128, defaults={"*": QUICK}
+)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    write_safetensors(path, UNet(UNET).state_dict(), CONFIG.to_json())
+    return path
+
+
+def save(
+    folder: Path, name: str, size: tuple[int, int], box: tuple[int, int, int, int], seed: int = 0
+) -> None:
+    """A photo (height, width) and its mask: white from (top, left) to (bottom, right)."""
+    Image.fromarray(photo(*size, seed)).save(folder / f"{name}.png")
+    hole = np.zeros(size, np.uint8)
+    hole[box[0] : box[2], box[1] : box[3]] = 255
+    Image.fromarray(hole).save(folder / f"{name}_mask.png")
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes that went through Refiner.refine."""
+    shapes: list[tuple[int, ...]] = []
+    honest: Callable[..., torch.Tensor] = Refiner.refine
+
+    def spy(self: Refiner, image: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        shapes.append(tuple(image.shape))
+        return honest(self, image, *args, **options)
+
+    monkeypatch.setattr(Refiner, "refine", spy)
+    return shapes
+
+
+def test_windows_of_many_files_run_as_one_batch(
+    tmp_path: Path, weights: Path, batches: list[tuple[int, ...]]
+) -> None:
+    for i in range(4):
+        save(tmp_path, f"p{i}", (150 + 10 * i, 170), (40, 50, 60, 70), i)
+    entries = engine.inpaint(
+        tmp_path, output=tmp_path / "out", guide="telea", weights=weights, batch=1, device="cpu"
+    )
+    assert [e["status"] for e in entries] == ["done"] * 4
+    assert batches == [(4, 3, 128, 128)]
+
+
+def test_a_picture_gets_the_same_result_alone_and_in_a_batch(tmp_path: Path, weights: Path) -> None:
+    for i in range(3):
+        save(tmp_path, f"p{i}", (150, 170), (40, 50, 60, 70), i)
+    options = {"guide": "telea", "weights": weights, "device": "cpu", "precision": "fp32"}
+    engine.inpaint(tmp_path, output=tmp_path / "many", **options)
+    engine.inpaint(tmp_path / "p1.png", output=tmp_path / "alone.png", **options)
+    together = read(tmp_path / "many" / "p1.png").astype(int)
+    assert np.abs(together - read(tmp_path / "alone.png")).max() <= 1
+
+
+def test_a_hole_larger_than_the_window_is_corrected_small_and_then_refined_in_tiles(
+    tmp_path: Path, weights: Path, batches: list[tuple[int, ...]]
+) -> None:
+    save(tmp_path, "big", (300, 420), (40, 60, 250, 340))
+    (entry,) = engine.inpaint(tmp_path / "big.png", guide="telea", weights=weights, device="cpu")
+    assert entry["status"] == "done"
+    assert entry["changed_outside"] == 0
+    (small, large) = batches
+    assert max(small[-2:]) == 128
+    assert large[-2:] == (300, 420)
+    before, after = read(tmp_path / "big.png"), read(tmp_path / "big_d2s.png")
+    changed = (before != after).any(axis=2)
+    assert changed[40:250, 60:340].mean() > 0.9
+    changed[40:250, 60:340] = False
+    assert not changed.any()
+
+
+def test_running_out_of_memory_halves_the_batch_and_loses_nothing(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(4):
+        save(tmp_path, f"p{i}", (150, 170), (40, 50, 60, 70), i)
+    honest: Callable[..., torch.Tensor] = Refiner.refine
+    sizes: list[int] = []
+
+    def small_memory(self: Refiner, image: torch.Tensor, *args: Any, **options: Any) -> Any:
+        sizes.append(len(image))
+        if len(image) > 1:
+            raise torch.OutOfMemoryError("made up")
+        return honest(self, image, *args, **options)
+
+    monkeypatch.setattr(Refiner, "refine", small_memory)
+    entries = engine.inpaint(
+        tmp_path, output=tmp_path / "out", guide="telea", weights=weights, device="cpu"
+    )
+    assert [e["status"] for e in entries] == ["done"] * 4
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+
+
+def adaptive(gain: float) -> dict[str, Any]:
+    return {"*": QUICK | {"texture_gain": gain}}
+
+
+def with_defaults(weights: Path, defaults: dict[str, dict[str, Any]]) -> Refiner:
+    refiner = load_refiner(weights)
+    config = dataclasses.replace(refiner.config, defaults=defaults)
+    return Refiner(refiner.unet, config, refiner.compute, name=refiner.name)
+
+
+def test_the_users_settings_win_over_measured_defaults_and_those_over_the_fallback(
+    weights: Path,
+) -> None:
+    refiner = with_defaults(weights, {"telea": {"tk": 70, "steps": 7}, "*": {"tk": 20, "steps": 3}})
+    telea = resolve_recipe(Settings(), refiner, "telea")
+    assert (telea.tk, telea.steps, telea.sampler) == (70, 7, "dpmpp-sde")
+    assert resolve_recipe(Settings(), refiner, "ns").tk == 20
+    mine = resolve_recipe(Settings(tk=90, sampler="ddim", inject=False), refiner, "telea")
+    assert (mine.tk, mine.steps, mine.sampler, mine.inject) == (90, 7, "ddim", False)
+
+
+def test_the_start_follows_the_missing_texture_unless_the_user_says(weights: Path) -> None:
+    refiner = with_defaults(weights, adaptive(1.0))
+    assert resolve_recipe(Settings(), refiner, "telea", missing=0.2).tk == 0
+    assert 0 < resolve_recipe(Settings(), refiner, "telea", missing=8.0).tk < 50
+    assert resolve_recipe(Settings(), refiner, "telea", missing=90.0).tk == 50
+    assert resolve_recipe(Settings(tk=10), refiner, "telea", missing=90.0).tk == 10
+
+
+@pytest.mark.parametrize("length", [500, 2000])
+def test_another_table_starts_at_the_same_noise(weights: Path, length: int) -> None:
+    refiner = with_defaults(weights, {"*": {"tk": 100, "steps": 5}})
+    recipe = resolve_recipe(Settings(table_steps=length), refiner, "telea")
+    assert recipe.table == NoiseTable(length)
+    assert recipe.table.at(recipe.tk) == pytest.approx(NoiseTable(1000).at(100), abs=3e-3)
+
+
+def test_noise_that_the_weights_never_saw_is_an_error(weights: Path) -> None:
+    with pytest.raises(UsageError, match="know noise up to step"):
+        resolve_recipe(Settings(tk=900), load_refiner(weights), "telea")
+
+
+def test_a_guide_result_as_textured_as_its_surroundings_is_left_as_it_is(
+    tmp_path: Path, weights: Path
+) -> None:
+    refiner = with_defaults(weights, adaptive(1.0))
+    path = tmp_path / "adaptive.safetensors"
+    write_safetensors(path, refiner.unet.state_dict(), refiner.config.to_json())
+    save(tmp_path, "a", (150, 170), (40, 50, 90, 110), 1)
+    Image.fromarray(photo(150, 170, 2)).save(tmp_path / "a_out.png")  # as rich as the photo
+    (entry,) = engine.refine(
+        tmp_path / "a.png", tmp_path / "a_out.png", weights=path, output=tmp_path / "r.png"
+    )
+    assert entry["tk"] == [0]
+    result, first = read(tmp_path / "r.png"), read(tmp_path / "a_out.png")
+    assert (result[40:90, 50:110] == first[40:90, 50:110]).all()
+
+
+def test_unknown_settings_are_refused_by_name(tmp_path: Path) -> None:
+    save(tmp_path, "a", (50, 60), (10, 10, 20, 20))
+    with pytest.raises(UsageError, match="speed"):
+        engine.inpaint(tmp_path / "a.png", speed=9)
