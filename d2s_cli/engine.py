@@ -6,19 +6,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from d2s_cli.diffusion.refiner import SeedKey, load_refiner
-from d2s_cli.errors import D2SError, DeviceError, InputError, UsageError
+from d2s_cli.batches import Piece, WindowBatches
+from d2s_cli.diffusion.refiner import Refiner, load_refiner
+from d2s_cli.errors import InputError, UsageError
 from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.on_photo import fill_window
 from d2s_cli.guides.registry import load_guide
@@ -31,18 +33,26 @@ from d2s_cli.images.codec import (
     read_photo,
     write_photo,
 )
-from d2s_cli.images.convert import from_unit_range, to_unit_range
 from d2s_cli.images.masks import read_mask
-from d2s_cli.images.pairing import Job, plan_jobs
+from d2s_cli.images.pairing import Job, Plan, make_plan
 from d2s_cli.images.regions import Window, hole_windows
 from d2s_cli.images.texture import missing_texture
+from d2s_cli.manifest import (
+    MANIFEST_NAME,
+    SCHEMA,
+    Entry,
+    Manifest,
+    failure,
+    file_record,
+    settings_record,
+)
 from d2s_cli.recipe import Recipe, Settings, check_settings, resolve_recipe
 from d2s_cli.runtime import pick
+from d2s_cli.weights.bundled import find_weights
 
-#: pictures held in memory while their windows wait for a full batch
+#: pictures, and pixels of them, held in memory while their windows wait for a full batch
 MAX_OPEN = 16
-#: windows of 256 x 256 that go through the network together
-BATCH = {"cpu": 4, "cuda": 16, "mps": 4}
+MAX_OPEN_PIXELS = 100_000_000
 #: how far a padded guide result may exceed the picture at the right and bottom
 GUIDE_PADDING = 64
 #: the name under which defaults for results of unknown tools are kept
@@ -51,12 +61,20 @@ UNKNOWN_TOOL = "*"
 
 @dataclass
 class Event:
-    """What `report` is told: kind is device, warning, done, skipped, copied or failed."""
+    """What `report` is told.
+
+    Attributes:
+        kind: device, warning, done, copied, skipped or failed.
+        text: one line for people.
+        done, total: results so far, and of the whole run.
+        entry: the manifest entry of a result.
+    """
 
     kind: str
     text: str
     done: int = 0
     total: int = 0
+    entry: Entry | None = None
 
 
 Report = Callable[[Event], None]
@@ -64,125 +82,194 @@ Report = Callable[[Event], None]
 
 @dataclass
 class _Open:
-    """A picture whose windows are under way."""
+    """A picture whose windows are under way.
+
+    Attributes:
+        expected: what a finished entry of exactly this work says (see Manifest.is_current).
+        patches: refined windows so far, by sample.
+        waiting: windows that are not there yet.
+        recipes: of each window.
+    """
 
     job: Job
     photo: Photo
     hole: NDArray[np.bool_]
-    results: list[NDArray[Any]]
     outputs: list[Path]
+    expected: Entry
     warnings: list[str]
     began: float
+    patches: list[list[tuple[Window, NDArray[Any]]]]
     waiting: int = 0
-    starts: list[int] = field(default_factory=list)
+    recipes: list[Recipe] = field(default_factory=list)
 
+    def deliver(self, window: Window, sample: int, result: NDArray[Any]) -> None:
+        self.patches[sample].append((window, result))
+        self.waiting -= 1
 
-@dataclass
-class _Piece:
-    """One window of one sample of one open picture, ready for the network."""
-
-    owner: _Open
-    window: Window
-    sample: int
-    picture: NDArray[Any]
-    hole: NDArray[np.bool_]
-    guide: NDArray[Any] | None
-
-
-#: what windows must share to go through the network together
-_Kind = tuple[int, int, Recipe]
+    def picture(self, sample: int) -> NDArray[Any]:
+        """The photo with the hole pixels that its windows answer for."""
+        rgb = self.photo.rgb.copy()
+        for window, patch in self.patches[sample]:
+            rgb[window.slices][window.own] = patch[window.own]
+        return rgb
 
 
 class Engine:
-    """Weights and guide loaded once; `run` restores any number of pictures."""
+    """Weights and guide loaded once; `run` restores any number of pictures.
 
-    def __init__(self, settings: Settings, report: Report = lambda event: None) -> None:
+    Args:
+        settings: what to do.
+        report: told what happens.
+        stop: asked between pictures; once it says True, pictures under way are finished, and no
+            more are begun.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        report: Report = lambda event: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         check_settings(settings)
-        self.settings = settings
-        self.report = report
+        self.settings, self.report, self.stop = settings, report, stop
         compute = pick(settings.device, settings.precision)
         report(Event("device", f"device: {compute}"))
-        self.refiner = load_refiner(settings.weights, compute=compute)
+        self.refiner: Refiner = load_refiner(settings.weights, compute=compute)
         self.guide: Guide | None = None
-        self.queues: dict[_Kind, list[_Piece]] = defaultdict(list)
-        per_device = BATCH[compute.device.type]
-        self.batch_pixels = (settings.batch or per_device) * 256 * 256
+        self.batches = WindowBatches(self.refiner, settings.batch)
+        self.manifest = Manifest(None)
 
     def run(
-        self, jobs: Sequence[Job], failed: Sequence[tuple[Path, InputError]] = ()
-    ) -> list[dict[str, Any]]:
+        self,
+        jobs: Sequence[Job],
+        failed: Sequence[tuple[Path, InputError]] = (),
+        manifest: Path | None = None,
+    ) -> list[Entry]:
         """Restore the pictures; returns one manifest entry for each result or failure.
 
         A picture that cannot be read or written is an entry with status "failed"; the rest goes on.
+
+        Args:
+            jobs: what to do.
+            failed: pictures that the plan could not pair, with the reason.
+            manifest: file that gets the entries, and that `if_exists="resume"` goes by.
         """
         if any(job.guide is None for job in jobs) and self.settings.guide != "none":
             self.guide = load_guide(self.settings.guide)
-        entries: list[dict[str, Any]] = []
-        total = len(jobs) + len(failed)
-        for image, error in failed:
-            entries.append(self._failed(image, error, len(entries), total))
-        for finished in self._results(jobs):
-            entries.append(finished)
-            self.report(Event(finished["status"], _describe(finished), len(entries), total))
+        self.manifest = Manifest(manifest)
+        entries: list[Entry] = []
+        total = len(jobs) * self.settings.samples + len(failed)
+        unpaired = (failure(image, None, error) for image, error in failed)
+        for results in (unpaired, self._results(jobs)):
+            for entry in results:
+                entries.append(entry)
+                self.manifest.append(entry)
+                text = describe(entry)
+                self.report(Event(entry["status"], text, len(entries), total, entry))
         return entries
 
-    def _failed(self, image: Path, error: D2SError, done: int, total: int) -> dict[str, Any]:
-        self.report(Event("failed", f"{image}: {error.message}", done + 1, total))
-        return _failure(image, None, error)
-
-    def _results(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+    def _results(self, jobs: Sequence[Job]) -> Iterator[Entry]:
         """Entries in the order in which pictures become ready."""
         opened: list[_Open] = []
         for job in jobs:
+            if self.stop():
+                break
             try:
-                entry = self._start(job, opened)
+                yield from self._start(job, opened)
             except InputError as error:
-                entry = _failure(job.image, job.output, error)
-            if entry is not None:
-                yield entry
-            self._compute_full_batches()
+                yield failure(job.image, job.output, error)
+            self.batches.compute_full()
             yield from self._finished(opened)
-            if len(opened) >= MAX_OPEN:
-                self._compute_all()
+            pixels = sum(o.hole.size for o in opened)
+            if len(opened) >= MAX_OPEN or pixels >= MAX_OPEN_PIXELS:
+                self.batches.compute_all(self.stop)
                 yield from self._finished(opened)
-        self._compute_all()
+        self.batches.compute_all(self.stop)
+        if self.stop():
+            # what was begun is finished; what only waits can wait for the next run
+            begun = {id(o) for o in opened if any(o.patches)}
+            self.batches.keep(lambda piece: id(piece.owner) in begun)
+            self.batches.compute_all()
         yield from self._finished(opened)
 
-    def _start(self, job: Job, opened: list[_Open]) -> dict[str, Any] | None:
-        """Read a picture and queue its windows; an entry at once if there is nothing to do."""
+    def _start(self, job: Job, opened: list[_Open]) -> Iterator[Entry]:
+        """Read a picture and queue its windows, or give its entries if nothing is to be done."""
         samples = self.settings.samples
-        outputs = [_sample_path(job.output, sample, samples) for sample in range(samples)]
+        outputs = [sample_path(job.output, sample, samples) for sample in range(samples)]
         for path in outputs:
             format_of(path)
-        if existing := [p for p in outputs if p.exists()]:
-            if self.settings.if_exists == "skip" and len(existing) == len(outputs):
-                return {"status": "skipped", "input": str(job.image), "output": str(job.output)}
-            if self.settings.if_exists == "error":
-                raise InputError(
-                    f"{existing[0]} exists already",
-                    "try: --if-exists overwrite, --if-exists skip, or another --output",
-                )
+        expected = self._expected(job)
+        if self._is_there(outputs, expected):
+            for path in outputs:
+                yield {
+                    "schema": SCHEMA,
+                    "status": "skipped",
+                    "input": expected["input"],
+                    "output": {"path": str(path)},
+                }
+            return
         photo = read_photo(job.image)
         mask = read_mask(job.mask, photo, self.settings.mask_settings)
         for warning in mask.warnings:
             self.report(Event("warning", warning))
-        current = _Open(
-            job,
-            photo,
-            mask.hole,
-            [photo.rgb.copy() for _ in outputs],
-            outputs,
-            mask.warnings,
-            time.monotonic(),
-        )
         if mask.hole.all():
             raise InputError(
                 f"{job.mask} marks the whole picture as hole: nothing is left to go by",
                 "try: --polarity black, if black is the hole in this mask",
             )
+        current = _Open(
+            job,
+            photo,
+            mask.hole,
+            outputs,
+            expected,
+            mask.warnings,
+            time.monotonic(),
+            [[] for _ in outputs],
+        )
         self._queue(current)
         opened.append(current)
-        return None
+
+    def _expected(self, job: Job) -> Entry:
+        """What a finished entry for this job says about where its result came from."""
+        try:
+            guide: Any = {"name": self._guide_name()}
+            if job.guide is not None:
+                guide = file_record(job.guide)
+            return {
+                "input": file_record(job.image),
+                "mask": file_record(job.mask),
+                "guide": guide,
+                "weights": self._weights_record,
+                "settings": self._settings_record,
+            }
+        except OSError as error:
+            raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    @functools.cached_property
+    def _weights_record(self) -> Entry:
+        record = file_record(find_weights(self.settings.weights))
+        return {"name": self.refiner.name, "sha256": record["sha256"]}
+
+    @functools.cached_property
+    def _settings_record(self) -> Entry:
+        return settings_record(self.settings)
+
+    def _is_there(self, outputs: Sequence[Path], expected: Entry) -> bool:
+        """True if the results need no work; an error if they may not be replaced."""
+        existing = [path for path in outputs if path.exists()]
+        whole = len(existing) == len(outputs)
+        mode = self.settings.if_exists
+        if mode == "skip":
+            return whole
+        if mode == "resume":
+            return whole and all(self.manifest.is_current(path, expected) for path in outputs)
+        if existing and mode == "error":
+            raise InputError(
+                f"{existing[0]} exists already",
+                "try: --if-exists overwrite, --if-exists skip, or another --output",
+            )
+        return False
 
     def _queue(self, current: _Open) -> None:
         """Run the guide on every window, and queue those that are to be refined."""
@@ -195,16 +282,16 @@ class Engine:
             elif self.guide is not None:
                 guide = fill_window(self.guide, rgb, hole, window.slices, self.settings.seed)
             recipe = self._recipe(current, window, guide)
-            current.starts.append(recipe.tk)
+            current.recipes.append(recipe)
             for sample in range(self.settings.samples):
-                piece = _Piece(
-                    current, window, sample, rgb[window.slices], hole[window.slices], guide
-                )
-                if recipe.tk == 0 and guide is not None:
-                    _paste(piece, guide)
-                    continue
                 current.waiting += 1
-                self.queues[(window.height, window.width, recipe)].append(piece)
+                deliver = functools.partial(current.deliver, window, sample)
+                if recipe.tk == 0 and guide is not None:
+                    deliver(guide)
+                    continue
+                seed = (self.settings.seed, sample, window.number)
+                view = rgb[window.slices], hole[window.slices]
+                self.batches.add(Piece(*view, guide, seed, deliver, current), recipe)
 
     def _recipe(self, current: _Open, window: Window, guide: NDArray[Any] | None) -> Recipe:
         name = UNKNOWN_TOOL if current.job.guide else self._guide_name()
@@ -218,176 +305,67 @@ class Engine:
     def _guide_name(self) -> str:
         return self.guide.name if self.guide else "none"
 
-    def _compute_full_batches(self) -> None:
-        for kind, pieces in self.queues.items():
-            height, width, recipe = kind
-            count = max(1, self.batch_pixels // (height * width))
-            while len(pieces) >= count:
-                self._compute(pieces[:count], recipe)
-                del pieces[:count]
-
-    def _compute_all(self) -> None:
-        self._compute_full_batches()
-        for (_, _, recipe), pieces in self.queues.items():
-            if pieces:
-                self._compute(pieces, recipe)
-        self.queues.clear()
-
-    def _compute(self, pieces: Sequence[_Piece], recipe: Recipe) -> None:
-        """Refine windows of one size as one batch; smaller batches if memory runs out."""
-        try:
-            results = self._refine(pieces, recipe)
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            if len(pieces) == 1:
-                raise DeviceError(
-                    f"out of memory on {self.refiner.compute} with one window of"
-                    f" {pieces[0].window.width}x{pieces[0].window.height}",
-                    "try: close other programs, or --device cpu",
-                ) from error
-            self.batch_pixels //= 2
-            half = len(pieces) // 2
-            self._compute(pieces[:half], recipe)
-            self._compute(pieces[half:], recipe)
-            return
-        for piece, result in zip(pieces, results, strict=True):
-            _paste(piece, result)
-            piece.owner.waiting -= 1
-
-    def _refine(self, pieces: Sequence[_Piece], recipe: Recipe) -> NDArray[Any]:
-        image = to_unit_range(np.stack([p.picture for p in pieces]))
-        hole = torch.from_numpy(np.stack([p.hole for p in pieces]))[:, None].float()
-        guides = [p.guide for p in pieces if p.guide is not None]
-        guide = to_unit_range(np.stack(guides)) if guides else None
-        seeds = [(self.settings.seed, p.sample, p.window.number) for p in pieces]
-        if guide is not None and max(image.shape[-2:]) > self.refiner.config.tile:
-            guide = self._coarse(image, hole, guide, recipe, seeds)
-        out = self._call(image, hole, guide, recipe, seeds)
-        return from_unit_range(out, pieces[0].picture.dtype)
-
-    def _call(
-        self,
-        image: torch.Tensor,
-        hole: torch.Tensor,
-        guide: torch.Tensor | None,
-        recipe: Recipe,
-        seeds: Sequence[SeedKey],
-    ) -> torch.Tensor:
-        return self.refiner.refine(
-            image,
-            hole,
-            guide,
-            tk=recipe.tk,
-            steps=recipe.steps,
-            sampler=recipe.sampler,
-            schedule=recipe.table,
-            inject=recipe.inject,
-            seed=seeds,
-            start=recipe.start,
-            spacing=recipe.spacing,
-        ).cpu()
-
-    def _coarse(
-        self,
-        image: torch.Tensor,
-        hole: torch.Tensor,
-        guide: torch.Tensor,
-        recipe: Recipe,
-        seeds: Sequence[SeedKey],
-    ) -> torch.Tensor:
-        """Correct a large hole's guide at reduced size, where one window sees all of it.
-
-        The correction (refined minus guide, both reduced) is enlarged and added, so the guide
-        keeps its own fine texture.
-        """
-        height, width = image.shape[-2:]
-        scale = self.refiner.config.tile / max(height, width)
-        size = (max(8, round(height * scale)), max(8, round(width * scale)))
-
-        def reduce(x: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.interpolate(x, size=size, mode="area")
-
-        small_hole = (reduce(hole) > 0).float()
-        small_guide = reduce(guide)
-        refined = self._call(reduce(image), small_hole, small_guide, recipe, seeds)
-        correction = torch.nn.functional.interpolate(
-            refined - small_guide, size=(height, width), mode="bilinear"
-        )
-        return torch.where(hole > 0, (guide + correction).clamp(-1, 1), image)
-
-    def _finished(self, opened: list[_Open]) -> Iterator[dict[str, Any]]:
+    def _finished(self, opened: list[_Open]) -> Iterator[Entry]:
         for current in [o for o in opened if o.waiting == 0]:
             opened.remove(current)
-            yield self._write(current)
+            for sample, path in enumerate(current.outputs):
+                try:
+                    yield self._write(current, sample, path)
+                except InputError as error:
+                    yield failure(current.job.image, path, error)
 
-    def _write(self, current: _Open) -> dict[str, Any]:
-        job, photo = current.job, current.photo
-        try:
-            for result, path in zip(current.results, current.outputs, strict=True):
-                write_photo(fill_hole(photo, result, current.hole), path, self.settings.quality)
-            changed, largest = self._check(current)
-        except InputError as error:
-            return _failure(job.image, job.output, error)
-        status = "done" if current.hole.any() else "copied"
+    def _write(self, current: _Open, sample: int, path: Path) -> Entry:
+        photo, hole = current.photo, current.hole
+        filled = fill_hole(photo, current.picture(sample), hole)
+        write_photo(filled, path, self.settings.quality)
+        changed, largest = None, None
+        if self.settings.verify:
+            changed, largest = changed_known_pixels(photo, hole, path)
+        recipe = current.recipes[0] if current.recipes else None
         return {
-            "status": status,
-            "input": str(job.image),
-            "mask": str(job.mask),
-            "output": str(job.output),
-            "outputs": [str(p) for p in current.outputs],
-            "guide": str(job.guide) if job.guide else self._guide_name(),
-            "weights": self.refiner.name,
-            "tk": current.starts,
+            "schema": SCHEMA,
+            "status": "done" if hole.any() else "copied",
+            **current.expected,
+            "output": file_record(path),
+            "sample": sample + 1,
+            "seed": self.settings.seed,
             "width": photo.size[0],
             "height": photo.size[1],
-            "hole_share": round(float(current.hole.mean()), 6),
+            "hole_share": round(float(hole.mean()), 6),
+            "boxes": [[w.left, w.top, w.width, w.height] for w, _ in current.patches[sample]],
+            "tk": [r.tk for r in current.recipes],
+            "steps": recipe.steps if recipe else None,
+            "sampler": recipe.sampler if recipe else None,
+            "inject": recipe.inject if recipe else None,
+            "device": str(self.refiner.compute),
+            "d2s": version("d2s"),
+            "torch": version("torch"),
+            "seconds": round(time.monotonic() - current.began, 3),
             "changed_outside": changed,
             "changed_outside_max": largest,
-            "lossless": format_of(job.output) in LOSSLESS,
-            "seed": self.settings.seed,
-            "seconds": round(time.monotonic() - current.began, 3),
+            "lossless": format_of(path) in LOSSLESS,
             "warnings": current.warnings + photo.notes,
         }
 
-    def _check(self, current: _Open) -> tuple[int | None, int | None]:
-        if not self.settings.verify:
-            return None, None
-        counts = [
-            changed_known_pixels(current.photo, current.hole, path) for path in current.outputs
-        ]
-        return max(c for c, _ in counts), max(m for _, m in counts)
 
-
-def _describe(entry: dict[str, Any]) -> str:
-    """One line for people."""
+def describe(entry: Entry) -> str:
+    """A manifest entry in one line for people."""
     if entry["status"] == "failed":
-        return f"{entry['input']}: {entry['error']['message']}"
-    text = f"{entry['input']} -> {entry['output']}"
+        return f"{entry['input']['path']}: {entry['error']['message']}"
+    text = f"{entry['input']['path']} -> {entry['output']['path']}"
     if starts := entry.get("tk"):
         low, high = min(starts), max(starts)
         refined = f"{low}" if low == high else f"{low} to {high}"
-        text += f" (guide {Path(entry['guide']).name}, T_k {refined})"
+        guide = entry["guide"].get("name") or Path(entry["guide"]["path"]).name
+        text += f" (guide {guide}, T_k {refined})"
     return text
 
 
-def _failure(image: Path, output: Path | None, error: D2SError) -> dict[str, Any]:
-    return {
-        "status": "failed",
-        "input": str(image),
-        "output": str(output) if output else None,
-        "error": {"code": error.exit_code, "message": error.message, "hint": error.hint},
-    }
-
-
-def _sample_path(output: Path, sample: int, samples: int) -> Path:
+def sample_path(output: Path, sample: int, samples: int) -> Path:
+    """Where sample 0, 1, ... goes: NAME.s1.png, NAME.s2.png, ... if there are several."""
     if samples == 1:
         return output
     return output.with_name(f"{output.stem}.s{sample + 1}{output.suffix}")
-
-
-def _paste(piece: _Piece, result: NDArray[Any]) -> None:
-    target = piece.owner.results[piece.sample][piece.window.slices]
-    target[piece.window.own] = result[piece.window.own]
 
 
 def _read_guide(current: _Open) -> NDArray[Any]:
@@ -417,8 +395,9 @@ def inpaint(
     output: str | Path | None = None,
     recursive: bool = False,
     report: Report = lambda event: None,
+    stop: Callable[[], bool] = lambda: False,
     **settings: Any,
-) -> list[dict[str, Any]]:
+) -> list[Entry]:
     """Fill the holes of pictures: guide, then refine. What `d2s inpaint` calls.
 
     Args:
@@ -428,15 +407,17 @@ def inpaint(
             FOLDER_d2s/ beside a folder.
         recursive: go into subfolders.
         report: called with each Event.
+        stop: asked between pictures; True ends the run early.
         settings: fields of Settings.
 
     Returns:
-        One manifest entry for each picture; "status" says done, copied, skipped or failed.
+        One manifest entry for each result; "status" says done, copied, skipped or failed.
 
     Raises:
         InputError: nothing can be done at all.
     """
-    return _restore(inputs, mask, output, None, recursive, report, settings)
+    plan = make_plan(inputs, mask, output, None, recursive)
+    return carry_out(plan, report, stop, settings)
 
 
 def refine(
@@ -446,35 +427,25 @@ def refine(
     output: str | Path | None = None,
     recursive: bool = False,
     report: Report = lambda event: None,
+    stop: Callable[[], bool] = lambda: False,
     **settings: Any,
-) -> list[dict[str, Any]]:
+) -> list[Entry]:
     """Refine results that another tool made. What `d2s refine` calls; arguments as `inpaint`.
 
     Args:
         guide_outputs: folder (or file) with the first results, found by the names tools use.
     """
-    return _restore(inputs, mask, output, Path(guide_outputs), recursive, report, settings)
+    plan = make_plan(inputs, mask, output, guide_outputs, recursive)
+    return carry_out(plan, report, stop, settings)
 
 
-def _restore(
-    inputs: str | Path | Sequence[str | Path],
-    mask: str | Path | None,
-    output: str | Path | None,
-    guides: Path | None,
-    recursive: bool,
-    report: Report,
-    settings: dict[str, Any],
-) -> list[dict[str, Any]]:
-    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    jobs, failed = plan_jobs(
-        [Path(p) for p in paths],
-        Path(mask) if mask is not None else None,
-        Path(output) if output is not None else None,
-        guides,
-        recursive,
-    )
-    if not jobs:
-        raise failed[0][1]
-    if unknown := settings.keys() - {f.name for f in fields(Settings)}:
+def carry_out(
+    plan: Plan, report: Report, stop: Callable[[], bool], settings: dict[str, Any]
+) -> list[Entry]:
+    """Run a plan with the given fields of Settings."""
+    if unknown := settings.keys() - {f.name for f in dataclasses.fields(Settings)}:
         raise UsageError(f"unknown settings: {', '.join(sorted(unknown))}")
-    return Engine(Settings(**settings), report).run(jobs, failed)
+    if not plan.jobs:
+        raise plan.failed[0][1]
+    manifest = plan.folder / MANIFEST_NAME if plan.folder else None
+    return Engine(Settings(**settings), report, stop).run(plan.jobs, plan.failed, manifest)

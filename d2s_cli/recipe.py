@@ -10,7 +10,7 @@ from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.errors import UsageError
 from d2s_cli.images.masks import MaskSettings
 
-IF_EXISTS = ("error", "skip", "overwrite")
+IF_EXISTS = ("error", "skip", "overwrite", "resume")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Settings:
         context: pixels of surroundings in a window; None picks by the hole's size.
         mask_settings: how mask files are read.
         quality: of JPEG and WebP; None keeps the source's.
-        if_exists: error, skip or overwrite.
+        if_exists: error, skip, overwrite, or resume (redo what is missing, broken, or made from
+            other inputs, weights or settings).
         verify: read results back and count changed known pixels.
     """
 

@@ -15,6 +15,7 @@ from d2s_cli.cli.app import app
 from d2s_cli.diffusion.refiner import RefinerConfig
 from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import D2SError
+from d2s_cli.manifest import MANIFEST_NAME
 from d2s_cli.weights.reading import write_safetensors
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -86,7 +87,7 @@ def test_a_folder_goes_on_after_bad_files_and_says_so(tmp_path: Path, weights: P
     assert "differ in size" in messages
     assert "cannot read" in messages
     assert "no mask for" in messages
-    assert sorted(p.name for p in (tmp_path / "scans_d2s").iterdir()) == ["a.png"]
+    assert sorted(p.name for p in (tmp_path / "scans_d2s").iterdir()) == ["a.png", MANIFEST_NAME]
 
 
 def test_running_a_folder_again_skips_what_is_there(tmp_path: Path, weights: Path) -> None:

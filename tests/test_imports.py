@@ -17,10 +17,12 @@ LEVELS = {
     "guides": 3,
     "diffusion": 3,
     "recipe": 4,
-    "engine": 5,
+    "manifest": 5,
+    "batches": 5,
+    "engine": 6,
     "training": 4,
-    "cli": 6,
-    "__main__": 7,
+    "cli": 7,
+    "__main__": 8,
 }
 HEAVY = {"torch", "numpy", "cv2", "PIL", "safetensors"}
 

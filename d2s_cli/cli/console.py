@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from d2s_cli.errors import SOME_FAILED, D2SError
+from d2s_cli.errors import SOME_FAILED, D2SError, UsageError
 
 if TYPE_CHECKING:
     from d2s_cli.engine import Event
+    from d2s_cli.images.pairing import Plan
+    from d2s_cli.manifest import Entry
+
+PROGRESS_MODES = ("auto", "bar", "plain", "json", "none")
 
 #: seconds between plain progress lines
 PLAIN_EVERY = 10.0
@@ -30,14 +37,25 @@ def print_error(error: D2SError) -> None:
 
 
 class RunDisplay:
-    """Progress of a run: a bar with time left on a terminal, plain lines elsewhere."""
+    """Progress of a run on stderr.
 
-    def __init__(self, quiet: bool = False) -> None:
+    Args:
+        mode: bar (for terminals), plain (a line every PLAIN_EVERY seconds), json (an object for
+            each event), none, or auto: bar on a terminal, else plain.
+        quiet: only warnings and failures.
+    """
+
+    def __init__(self, mode: str = "auto", quiet: bool = False) -> None:
+        if mode not in PROGRESS_MODES:
+            raise UsageError(f"unknown --progress {mode!r}", f"one of: {', '.join(PROGRESS_MODES)}")
+        if mode == "auto":
+            mode = "bar" if sys.stderr.isatty() else "plain"
+        self.mode = "none" if quiet and mode != "json" else mode
         self.quiet = quiet
         self.began = self.last_line = time.monotonic()
         self.bar: Any = None
         self.task: Any = None
-        if not quiet and sys.stderr.isatty():
+        if self.mode == "bar":
             self.bar = _progress_bar()
             self.task = self.bar.add_task("restoring", total=None)
 
@@ -57,6 +75,9 @@ class RunDisplay:
 
     def __call__(self, event: Event) -> None:
         """The engine's `report`."""
+        if self.mode == "json":
+            say(json.dumps(asdict(event)))
+            return
         if event.kind == "failed":
             say(f"failed: {event.text}")
         elif event.kind == "warning":
@@ -67,7 +88,7 @@ class RunDisplay:
             return
         if self.bar:
             self.bar.update(self.task, completed=event.done, total=event.total)
-        elif not self.quiet and time.monotonic() - self.last_line >= PLAIN_EVERY:
+        elif self.mode == "plain" and time.monotonic() - self.last_line >= PLAIN_EVERY:
             self.last_line = time.monotonic()
             say(f"{event.done}/{event.total} done, {self._left(event)} left")
 
@@ -99,28 +120,81 @@ def _progress_bar() -> Any:
     )
 
 
+def print_plan(plan: Plan, as_json: bool) -> int:
+    """What would be done, on stdout; returns the exit code that the run would begin with."""
+    results: list[dict[str, Any]] = [
+        {
+            "input": str(job.image),
+            "mask": str(job.mask),
+            "guide": str(job.guide) if job.guide else None,
+            "output": str(job.output),
+            "exists": job.output.exists(),
+        }
+        for job in plan.jobs
+    ]
+    failed = [{"input": str(image), "error": error.message} for image, error in plan.failed]
+    if as_json:
+        print(json.dumps({"schema": 1, "plan": results, "failed": failed}, indent=1))
+    else:
+        for row in results:
+            guide = f" + {row['guide']}" if row["guide"] else ""
+            there = "   (exists)" if row["exists"] else ""
+            print(f"{row['input']} + {row['mask']}{guide} -> {row['output']}{there}")
+        for image, error in plan.failed:
+            print(f"{image}: {error.message}")
+        say(_plan_summary(plan))
+    if not plan.failed:
+        return 0
+    return SOME_FAILED if plan.jobs else plan.failed[0][1].exit_code
+
+
+def _plan_summary(plan: Plan) -> str:
+    text = f"{len(plan.jobs)} to do"
+    if plan.failed:
+        text += f", {len(plan.failed)} cannot be done"
+    size = sum(job.image.stat().st_size for job in plan.jobs)
+    where = plan.folder or Path()
+    while not where.exists():
+        where = where.parent
+    free = shutil.disk_usage(where).free
+    text += f"; {_megabytes(size)} of pictures, {_megabytes(free)} free at {where}"
+    return text + ("; that may not be enough" if free < 2 * size else "")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
+
+
 def print_summary(
-    entries: list[dict[str, Any]], seconds: float, quiet: bool, as_json: bool, paths: bool
+    entries: list[Entry], seconds: float, left: int, quiet: bool, as_json: bool, paths: bool
 ) -> int:
-    """Say what became of the run and return the exit code."""
-    counts = {
-        status: sum(e["status"] == status for e in entries)
-        for status in ("done", "copied", "skipped", "failed")
-    }
+    """Say what became of the run and return the exit code.
+
+    Args:
+        entries: of the manifest.
+        seconds: that the run took.
+        left: results that an interrupted run did not come to.
+        quiet: no summary.
+        as_json, paths: what goes to stdout.
+    """
+    statuses = ("done", "copied", "skipped", "failed")
+    counts = {status: sum(e["status"] == status for e in entries) for status in statuses}
     if as_json:
         print(json.dumps({"schema": 1, "counts": counts, "results": entries}, indent=1))
     elif paths:
         for entry in entries:
-            for path in entry.get("outputs", []):
-                print(path)
+            if entry["status"] in ("done", "copied"):
+                print(entry["output"]["path"])
     if not quiet:
-        say(_summary(entries, counts, seconds))
+        say(_summary(entries, counts, seconds, left))
     failed = [e for e in entries if e["status"] == "failed"]
     if not failed:
         return 0
     if not quiet and len(entries) > 1:
         for entry in failed[:SHOWN_FAILURES]:
-            say(f"  failed: {entry['input']}: {entry['error']['message']}")
+            say(f"  failed: {entry['input']['path']}: {entry['error']['message']}")
+        if len(failed) > SHOWN_FAILURES:
+            say(f"  and {len(failed) - SHOWN_FAILURES} more")
     elif len(entries) == 1:
         for line in failed[0]["error"]["hint"].splitlines():
             say(f"  {line}")
@@ -128,19 +202,32 @@ def print_summary(
     return SOME_FAILED
 
 
-def _summary(entries: list[dict[str, Any]], counts: dict[str, int], seconds: float) -> str:
-    words = {"done": "restored", "copied": "copied (no hole)", "skipped": "skipped (exist already)"}
+def _summary(entries: list[Entry], counts: dict[str, int], seconds: float, left: int) -> str:
+    words = {"done": "restored", "copied": "copied (no hole)", "skipped": "skipped (there already)"}
     parts = [f"{n} {words.get(status, status)}" for status, n in counts.items() if n]
-    lossless = [e for e in entries if e["status"] == "done" and e["lossless"]]
-    if lossless and all(e["changed_outside"] is not None for e in lossless):
+    if left:
+        parts.append(f"{left} not begun (the same command goes on)")
+    done = [e for e in entries if e["status"] == "done" and e["changed_outside"] is not None]
+    if lossless := [e for e in done if e["lossless"]]:
         changed = sum(e["changed_outside"] for e in lossless)
         parts.append(f"{changed} pixels changed outside holes")
-    lossy = [e for e in entries if e["status"] == "done" and not e["lossless"]]
-    if lossy and all(e["changed_outside_max"] is not None for e in lossy):
+    if lossy := [e for e in done if not e["lossless"]]:
         most = max(e["changed_outside_max"] for e in lossy)
         parts.append(f"JPEG or WebP: known pixels moved by at most {most} of 255 levels")
     text = f"done: {', '.join(parts)}, {seconds:.1f} s"
-    single = [e for e in entries if e["status"] in ("done", "copied")]
-    if len(entries) == 1 and single:
-        text += f"\n  {', '.join(single[0]['outputs'])}"
+    if len(entries) == 1 and counts["done"] + counts["copied"] == 1:
+        text += f"\n  {entries[0]['output']['path']}"
+        if counts["done"]:
+            text += f"\n  {_what_was_done(entries[0])}"
     return text
+
+
+def _what_was_done(entry: Entry) -> str:
+    """How a single picture's holes were filled, so that nobody has to guess."""
+    guide = entry["guide"].get("name") or entry["guide"]["path"]
+    starts = entry["tk"]
+    if not any(starts):
+        return f"guide {guide}, left as it is (as textured as its surroundings; --tk N refines)"
+    low, high = min(starts), max(starts)
+    span = f"{low}" if low == high else f"{low} to {high}"
+    return f"guide {guide}, refined from T_k {span} in {entry['steps']} steps ({entry['sampler']})"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import typer
 
 from d2s_cli.cli import options as opt
-from d2s_cli.cli.console import RunDisplay, print_summary
+from d2s_cli.cli.restore import Saying, restore
 
 
 def inpaint(
@@ -35,6 +33,8 @@ def inpaint(
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     batch_size: opt.BatchSize = None,
+    dry_run: opt.DryRun = False,
+    progress: opt.Progress = "auto",
     as_json: opt.Json = False,
     print_paths: opt.PrintPaths = False,
     quiet: opt.Quiet = False,
@@ -52,7 +52,6 @@ def inpaint(
       # one mask for all
       d2s inpaint frames/ --mask logo.png -o clean/
     """
-    began = time.monotonic()
     settings = opt.restore_settings(
         inputs,
         polarity,
@@ -76,11 +75,5 @@ def inpaint(
         precision=precision,
         batch=batch_size,
     )
-    with RunDisplay(quiet) as display:
-        from d2s_cli import engine
-
-        entries = engine.inpaint(
-            list(inputs), mask=mask, output=output, recursive=recursive, report=display, **settings
-        )
-    seconds = time.monotonic() - began
-    raise typer.Exit(print_summary(entries, seconds, quiet, as_json, print_paths))
+    saying = Saying(progress, quiet, as_json, print_paths)
+    raise typer.Exit(restore(inputs, mask, output, None, recursive, dry_run, saying, settings))

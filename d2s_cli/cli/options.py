@@ -11,7 +11,12 @@ import typer
 MASKS, REFINE, OUT, DEVICE = "Masks", "Guide and refinement", "Output", "Device"
 
 Inputs = Annotated[
-    list[Path], typer.Argument(help="Images and folders.", show_default=False, metavar="INPUTS...")
+    list[Path],
+    typer.Argument(
+        help="Images and folders; - reads one image from stdin.",
+        show_default=False,
+        metavar="INPUTS...",
+    ),
 ]
 Recursive = Annotated[
     bool,
@@ -172,8 +177,8 @@ Output = Annotated[
         rich_help_panel=OUT,
         metavar="PATH",
         show_default=False,
-        help="File for one result, else folder. [default: NAME_d2s beside a file, FOLDER_d2s/"
-        " for a folder]",
+        help="File for one result, else folder; - for stdout. [default: NAME_d2s beside a file,"
+        " FOLDER_d2s/ for a folder]",
     ),
 ]
 IfExists = Annotated[
@@ -182,7 +187,8 @@ IfExists = Annotated[
         "--if-exists",
         rich_help_panel=OUT,
         show_default=False,
-        help="error, skip or overwrite. [default: skip for folders, error for one file]",
+        help="error, skip, overwrite or resume: redo what is missing, broken, or made from other"
+        " inputs, weights or settings. [default: resume for folders, error for one file]",
     ),
 ]
 Force = Annotated[
@@ -236,6 +242,25 @@ Json = Annotated[
 PrintPaths = Annotated[
     bool, typer.Option("--print-paths", help="Print each written path on stdout.")
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        "-n",
+        rich_help_panel=OUT,
+        help="Print what would be done, picture by picture, and do nothing.",
+    ),
+]
+Progress = Annotated[
+    str,
+    typer.Option(
+        "--progress",
+        metavar="MODE",
+        envvar="D2S_PROGRESS",
+        help="auto, bar, plain (a line every 10 s), json (a line for each event) or none. On"
+        " stderr.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")]
 
 
@@ -256,6 +281,6 @@ def restore_settings(
         raise UsageError(f"unknown --polarity {polarity!r}", f"one of: {', '.join(POLARITIES)}")
     if if_exists is None:
         folder = any(os.path.isdir(path) for path in inputs)
-        if_exists = "overwrite" if force else "skip" if folder else "error"
+        if_exists = "overwrite" if force else "resume" if folder else "error"
     mask = MaskSettings(polarity=polarity, threshold=threshold, grow=grow)
     return {**settings, "mask_settings": mask, "if_exists": if_exists}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from d2s_cli.cli import options as opt
-from d2s_cli.cli.console import RunDisplay, print_summary
+from d2s_cli.cli.restore import Saying, restore
 
 GuideOutputs = Annotated[
     Path,
@@ -48,6 +47,8 @@ def refine(
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     batch_size: opt.BatchSize = None,
+    dry_run: opt.DryRun = False,
+    progress: opt.Progress = "auto",
     as_json: opt.Json = False,
     print_paths: opt.PrintPaths = False,
     quiet: opt.Quiet = False,
@@ -61,7 +62,6 @@ def refine(
       d2s refine photos/ --guide-outputs lama_out/ --tk 200 -o refined/
       d2s refine photo.png -m m.png --guide-outputs photo_lama.png --samples 3
     """
-    began = time.monotonic()
     settings = opt.restore_settings(
         inputs,
         polarity,
@@ -84,17 +84,7 @@ def refine(
         precision=precision,
         batch=batch_size,
     )
-    with RunDisplay(quiet) as display:
-        from d2s_cli import engine
-
-        entries = engine.refine(
-            list(inputs),
-            guide_outputs,
-            mask=mask,
-            output=output,
-            recursive=recursive,
-            report=display,
-            **settings,
-        )
-    seconds = time.monotonic() - began
-    raise typer.Exit(print_summary(entries, seconds, quiet, as_json, print_paths))
+    saying = Saying(progress, quiet, as_json, print_paths)
+    raise typer.Exit(
+        restore(inputs, mask, output, guide_outputs, recursive, dry_run, saying, settings)
+    )

@@ -36,6 +36,21 @@ class Job:
     guide: Path | None = None
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A whole run, before anything is computed.
+
+    Attributes:
+        jobs: what to do.
+        failed: pictures that cannot be done, with the reason.
+        folder: where the results of a folder run go, with its manifest; None for a single file.
+    """
+
+    jobs: list[Job]
+    failed: list[tuple[Path, InputError]]
+    folder: Path | None
+
+
 def find_images(inputs: Sequence[Path], recursive: bool = False) -> list[tuple[Path, Path | None]]:
     """Pictures named or found in folders, with the folder they were found in (None if named).
 
@@ -135,21 +150,48 @@ def find_guide(guides: Path, image: Path, mask: Path, below: Path | None = None)
     )
 
 
-def plan_jobs(
-    inputs: Sequence[Path],
-    mask: Path | None = None,
-    output: Path | None = None,
-    guides: Path | None = None,
+def make_plan(
+    inputs: str | Path | Sequence[str | Path],
+    mask: str | Path | None = None,
+    output: str | Path | None = None,
+    guides: str | Path | None = None,
     recursive: bool = False,
-) -> tuple[list[Job], list[tuple[Path, InputError]]]:
+) -> Plan:
     """Pair everything before anything runs.
 
-    Returns:
-        The jobs, and the pictures that cannot be done with the reason.
+    Args:
+        inputs: pictures and folders.
+        mask, output, guides: see `find_masks`, `output_path`, `find_guide`.
+        recursive: go into subfolders.
 
     Raises:
         InputError: nothing to do at all; two results with one name; a result over an input.
     """
+    if mask is not None and not Path(mask).exists():
+        raise InputError(f"no mask at {mask}", "try: --mask FILE, white where pixels are missing")
+    paths = [Path(p) for p in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    mask, output, guides = (None if p is None else Path(p) for p in (mask, output, guides))
+    jobs, failed = _pair(paths, mask, output, guides, recursive)
+    _refuse_collisions(jobs)
+    return Plan(jobs, failed, _results_folder(paths, output))
+
+
+def _results_folder(inputs: Sequence[Path], output: Path | None) -> Path | None:
+    folders = [path for path in inputs if path.is_dir()]
+    if not folders and len(inputs) == 1:
+        return None
+    if output is not None:
+        return output
+    return default_folder(folders[0]) if folders else None
+
+
+def _pair(
+    inputs: Sequence[Path],
+    mask: Path | None,
+    output: Path | None,
+    guides: Path | None,
+    recursive: bool,
+) -> tuple[list[Job], list[tuple[Path, InputError]]]:
     images = find_images(inputs, recursive)
     jobs: list[Job] = []
     failed: list[tuple[Path, InputError]] = []
@@ -168,8 +210,12 @@ def plan_jobs(
                 failed.append((image, error))
                 continue
             jobs.append(Job(image, one, target, guide))
-    _refuse_collisions(jobs)
     return jobs, failed
+
+
+def default_folder(inputs: Path) -> Path:
+    """FOLDER_d2s beside a folder of pictures."""
+    return inputs.parent / f"{inputs.resolve().name}_d2s"
 
 
 def _no_mask(image: Path, mask: Path | None) -> InputError:
@@ -201,7 +247,7 @@ def output_path(
     if output is not None:
         return output / relative / name
     if below is not None:
-        return below.parent / f"{below.resolve().name}_d2s" / relative / name
+        return default_folder(below) / relative / name
     return image.with_name(f"{stem or image.stem}_d2s{image.suffix}")
 
 
