@@ -33,7 +33,6 @@ from d2s_cli.training.ema import Ema, ema_decay
 from d2s_cli.training.loop import (
     CHECKPOINT,
     EXPORT,
-    GUIDED_TK_MIN,
     LOG,
     MODERN,
     PAPER,
@@ -248,7 +247,10 @@ def test_training_levels_are_those_of_the_table_between_their_ends(tmp_path: Pat
     modern = Trainer(dataclasses.replace(MODERN, unet=TINY_RUN.unet), tmp_path, CPU)
     lowest = modern.table.at(400)
     assert float(modern.noise_levels(rng, guided).min()) >= lowest - 1e-6
-    assert float(modern.noise_levels(rng, ~guided).max()) <= modern.table.at(GUIDED_TK_MIN) + 1e-6
+    restored = modern.noise_levels(rng, ~guided)
+    low, high = MODERN.guided_steps
+    assert float(restored.max()) <= modern.table.at(low) + 1e-6
+    assert float(restored.min()) >= modern.table.at(high) - 1e-6
 
 
 def test_the_learning_rate_warms_up_and_cools_down(tmp_path: Path) -> None:

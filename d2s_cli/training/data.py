@@ -36,7 +36,7 @@ MAX_REDUCTION = 3.0
 #: holes outside these shares of the crop are drawn again
 HOLE_SHARE = (0.01, 0.9)
 #: where the states made from a guide's result come from, and how often
-GUIDE_STATES = {"telea": 0.15, "ns": 0.15, "blur": 0.7}
+GUIDE_STATES = {"telea": 0.25, "ns": 0.25, "blur": 0.25, "coarse": 0.25}
 
 
 @dataclass(frozen=True)
@@ -150,13 +150,25 @@ def _random_hole(rng: np.random.Generator, size: int, recipe: str) -> Hole:
 
 def _guide_state(rng: np.random.Generator, image: Picture, hole: Hole) -> Picture:
     """What a guide might have put into the hole: OpenCV's fills, or a soft copy of the truth."""
-    kind = rng.choice(list(GUIDE_STATES), p=list(GUIDE_STATES.values()))
+    kind = str(rng.choice(list(GUIDE_STATES), p=list(GUIDE_STATES.values())))
     if kind == "blur":
         sigma = float(np.exp(rng.uniform(np.log(0.7), np.log(6.0))))
         filled = cv2.GaussianBlur(image, (0, 0), sigma)
+    elif kind == "coarse":
+        filled = _coarse_copy(rng, image)
     else:
-        filled = opencv_fill(image, hole, str(kind))
+        filled = opencv_fill(image, hole, kind)
     return np.where(hole[..., None], filled, image)
+
+
+def _coarse_copy(rng: np.random.Generator, image: Picture) -> Picture:
+    """Reduced 2 to 8 times and enlarged again: what a guide of low resolution gives."""
+    size = image.shape[1], image.shape[0]
+    factor = float(np.exp(rng.uniform(np.log(2), np.log(8))))
+    small = (max(4, round(size[0] / factor)), max(4, round(size[1] / factor)))
+    enlarge = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(2))]
+    reduced = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(reduced, size, interpolation=enlarge), np.uint8)
 
 
 def make_batch(examples: Sequence[Example]) -> Batch:

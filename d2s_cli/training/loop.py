@@ -33,12 +33,11 @@ from d2s_cli.weights.reading import write_safetensors
 CHECKPOINT = "checkpoint.pt"
 EXPORT = "refiner.safetensors"
 LOG = "log.jsonl"
-#: loss weight of a state made from a guide's result, times (1 - alpha_bar): the guide's error does
-#: not vanish with the noise as the truth's does, and would drown the rest
-GUIDED_WEIGHT = 2.0
-#: states made from guides' results are noised at least to this step (T = 1000); below it the
-#: refiner sees its own states, which resemble the truth's
-GUIDED_TK_MIN = 40
+#: states made from guides' results weigh GUIDED_WEIGHT / (the guide's own squared error +
+#: GUIDED_FLOOR), times (1 - alpha_bar) since v grows as the noise falls: so a soft copy that can be
+#: sharpened counts as much as a smear of which little can be known
+GUIDED_WEIGHT = 0.3
+GUIDED_FLOOR = 0.01
 GRADIENT_CLIP = 1.0
 
 
@@ -61,6 +60,9 @@ class TrainConfig:
             draws them).
         tk_power: above 1 draws low noise more often.
         guide_share: share of states made from guides' results instead of the truth.
+        guided_steps: first and last step of the table for those. Few and near the end: enough noise
+            to hide what a guide invents, little enough to keep what it knows; the levels above stay
+            those of the truth alone, where texture grows out of noise.
         masks: "paper" (MAT's large) or "mixed".
         per_hole: average the loss over the hole instead of the picture.
         seed: of everything random.
@@ -82,6 +84,7 @@ class TrainConfig:
     tk_max: int | None = None
     tk_power: float = 1.0
     guide_share: float = 0.0
+    guided_steps: tuple[int, int] = (8, 16)
     masks: str = "paper"
     per_hole: bool = False
     seed: int = 0
@@ -105,7 +108,7 @@ MODERN = TrainConfig(
     table_steps=1000,
     tk_max=400,
     tk_power=1.4,
-    guide_share=0.25,
+    guide_share=0.4,
     masks="mixed",
     per_hole=True,
 )
@@ -163,11 +166,12 @@ class Trainer:
     def noise_levels(self, rng: np.random.Generator, guided: Tensor) -> Tensor:
         """alpha_bar for each item: between two neighbouring steps of the table (algorithm 1)."""
         last = self.config.tk_max or self.table.steps
-        first = np.where(guided.numpy(), min(GUIDED_TK_MIN, last - 1), 1)
-        t = first + (last - first) * rng.random(len(guided)) ** self.config.tk_power
-        low = np.minimum(t.astype(int), last - 1)
+        t = 1 + (last - 1) * rng.random(len(guided)) ** self.config.tk_power
+        low, high = (min(step, last) for step in self.config.guided_steps)
+        t = np.where(guided.numpy(), low + (high - low) * rng.random(len(guided)), t)
+        step = np.minimum(t.astype(int), last - 1)
         alpha_bar = self.table.alpha_bar
-        levels = alpha_bar[low - 1] + (t - low) * (alpha_bar[low] - alpha_bar[low - 1])
+        levels = alpha_bar[step - 1] + (t - step) * (alpha_bar[step] - alpha_bar[step - 1])
         return torch.from_numpy(levels).float()
 
     def step(self, batch: Batch) -> float:
@@ -179,7 +183,7 @@ class Trainer:
         alpha_bar = self.noise_levels(rng, batch.guided)
         hole_noise = torch.randn(batch.image.shape, generator=generator)
         noise = torch.randn(batch.image.shape, generator=generator)
-        weight = torch.where(batch.guided, (1 - alpha_bar) * GUIDED_WEIGHT, torch.ones(()))
+        weight = _loss_weights(batch, alpha_bar)
         tensors = (batch.image, batch.hole, hole_noise, noise, alpha_bar, batch.guide, weight)
         image, hole, hole_noise, noise, alpha_bar, guide, weight = (t.to(device) for t in tensors)
 
@@ -257,6 +261,14 @@ class Trainer:
         unet.load_state_dict(self.ema.average)
         unet.eval().requires_grad_(False).to(self.compute.device)
         return Refiner(unet, refiner_config(self.config, self.images), self.compute)
+
+
+def _loss_weights(batch: Batch, alpha_bar: Tensor) -> Tensor:
+    """Factor for each item's loss, shape (N,): 1 for states made from the truth."""
+    squared = (batch.guide - batch.image).square().mean(1, keepdim=True) * batch.hole
+    error = squared.sum((1, 2, 3)) / batch.hole.sum((1, 2, 3)).clamp(min=1)
+    guided = GUIDED_WEIGHT * (1 - alpha_bar) / (error + GUIDED_FLOOR)
+    return torch.where(batch.guided, guided, torch.ones(()))
 
 
 def refiner_config(config: TrainConfig, images: int) -> RefinerConfig:
