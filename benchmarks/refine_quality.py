@@ -80,11 +80,13 @@ class Setting:
         text: as given on the command line; names the setting in the reports.
         arguments: for Refiner.refine.
         gain: adapts T_k, down to 0, to the texture that a result lacks; `tk` is then its largest.
+        sharpen: T_k of a pass of one step before, see recipe.py; 0 for none.
     """
 
     text: str
     arguments: dict[str, Any]
     gain: float | None = None
+    sharpen: int = 0
 
 
 def parse_table(text: str) -> NoiseTable:
@@ -112,6 +114,7 @@ SETTING_KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "spacing": ("spacing", _one_of(SPACINGS)),
     "table": ("schedule", parse_table),
     "gain": ("gain", float),
+    "sharpen": ("sharpen", int),
 }
 
 
@@ -132,7 +135,7 @@ def parse_setting(text: str) -> Setting:
     except (ValueError, D2SError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
     gain = arguments.pop("gain", None)
-    return Setting(text, arguments, gain)
+    return Setting(text, arguments, gain, arguments.pop("sharpen", 0))
 
 
 # --- crops and holes ------------------------------------------------------------------------------
@@ -242,8 +245,11 @@ def refine_all(
     refiner: Refiner, setting: Setting, truths: Pictures, holes: Holes, guides: Pictures, seed: int
 ) -> tuple[Pictures, float]:
     """Refined results with known pixels exact, and seconds a crop."""
-    results = guides.copy()
     start = time.perf_counter()
+    if setting.sharpen:
+        once = Setting("", {"tk": setting.sharpen, "steps": 1, "sampler": "ddim", "inject": False})
+        guides, _ = refine_all(refiner, once, truths, holes, guides, seed)
+    results = guides.copy()
     for tk, part in _batches_by_start(setting, holes, guides):
         hole = torch.from_numpy(holes[part, None]).float()
         known = to_unit_range(np.where(holes[part, ..., None], np.uint8(0), truths[part]))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from d2s_cli import __version__
+from d2s_cli.cli.config import option_defaults, settings_files
 from d2s_cli.cli.console import print_error
 from d2s_cli.cli.inpaint import inpaint
 from d2s_cli.cli.refine import refine
@@ -35,8 +36,32 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def _apply_settings_files(context: typer.Context, given: str | None) -> None:
+    commands = {
+        name: {
+            option.removeprefix("--"): parameter.name
+            for parameter in command.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+            if option.startswith("--") and parameter.name
+        }
+        for name, command in getattr(context.command, "commands", {}).items()
+    }
+    context.default_map = option_defaults(settings_files(given), commands)
+
+
 @app.callback()
 def common(
+    context: typer.Context,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            envvar="D2S_CONFIG",
+            show_default=False,
+            help='Settings file; "none" reads none. [default: d2s.toml here, then the user\'s]',
+        ),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version."),
@@ -58,6 +83,7 @@ def common(
     Exit codes: 0 done, 2 wrong usage, 3 some images failed, 4 bad input,
     5 weights or guide not usable, 6 device or memory, 1 a bug, 130 interrupted.
     """
+    _apply_settings_files(context, config)
 
 
 def main() -> None:
