@@ -67,25 +67,33 @@ class WindowBatches:
 
     def compute_full(self) -> None:
         """Refine what fills a batch; the rest waits."""
-        for (height, width, recipe), pieces in self.queues.items():
-            while len(pieces) >= (count := max(1, self.pixels // (height * width))):
-                self._compute(pieces[:count], recipe)
-                del pieces[:count]
+        while full := [k for k, pieces in self.queues.items() if len(pieces) >= self._count(k)]:
+            self._compute_from(full[0])
 
     def compute_all(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """Refine everything that waits; asks before each batch whether to stop."""
-        for (height, width, recipe), pieces in self.queues.items():
-            while pieces and not stop():
-                count = max(1, self.pixels // (height * width))
-                self._compute(pieces[:count], recipe)
-                del pieces[:count]
-        for kind in [kind for kind, pieces in self.queues.items() if not pieces]:
+        """Refine everything that waits, and what that adds; asks before each batch to stop."""
+        while self.queues and not stop():
+            self._compute_from(next(iter(self.queues)))
+
+    def _count(self, kind: _Kind) -> int:
+        return max(1, self.pixels // (kind[0] * kind[1]))
+
+    def _compute_from(self, kind: _Kind) -> None:
+        count = self._count(kind)
+        pieces = self.queues[kind]
+        batch, rest = pieces[:count], pieces[count:]
+        if rest:
+            self.queues[kind] = rest
+        else:
             del self.queues[kind]
+        self._compute(batch, kind[2])
 
     def keep(self, wanted: Callable[[Piece], bool]) -> None:
         """Forget the waiting windows that are not wanted any more."""
-        for kind in self.queues:
-            self.queues[kind] = [piece for piece in self.queues[kind] if wanted(piece)]
+        for kind, pieces in list(self.queues.items()):
+            self.queues[kind] = [piece for piece in pieces if wanted(piece)]
+            if not self.queues[kind]:
+                del self.queues[kind]
 
     def _compute(self, pieces: Sequence[Piece], recipe: Recipe) -> None:
         try:

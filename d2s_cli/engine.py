@@ -87,8 +87,9 @@ class _Open:
     Attributes:
         expected: what a finished entry of exactly this work says (see Manifest.is_current).
         patches: refined windows so far, by sample.
-        waiting: windows that are not there yet.
-        recipes: of each window.
+        waiting: results of windows that are not there yet.
+        recipes: by window number, of its last pass.
+        sharpened: numbers of the windows whose guide's result was sharpened before.
     """
 
     job: Job
@@ -100,7 +101,8 @@ class _Open:
     began: float
     patches: list[list[tuple[Window, NDArray[Any]]]]
     waiting: int = 0
-    recipes: list[Recipe] = field(default_factory=list)
+    recipes: dict[int, Recipe] = field(default_factory=dict)
+    sharpened: list[int] = field(default_factory=list)
 
     def deliver(self, window: Window, sample: int, result: NDArray[Any]) -> None:
         self.patches[sample].append((window, result))
@@ -282,16 +284,43 @@ class Engine:
             elif self.guide is not None:
                 guide = fill_window(self.guide, rgb, hole, window.slices, self.settings.seed)
             recipe = self._recipe(current, window, guide)
-            current.recipes.append(recipe)
-            for sample in range(self.settings.samples):
+            if guide is not None and recipe.tk and (first := recipe.sharpening()):
+                deliver = functools.partial(self._sharpened, current, window)
+                self._add(current, window, 0, guide, first, deliver)
+            else:
+                self._queue_samples(current, window, guide, recipe)
+
+    def _sharpened(self, current: _Open, window: Window, guide: NDArray[Any]) -> None:
+        """Go on from a sharpened result, which may lack less texture than before."""
+        current.waiting -= 1
+        current.sharpened.append(window.number)
+        self._queue_samples(current, window, guide, self._recipe(current, window, guide))
+
+    def _queue_samples(
+        self, current: _Open, window: Window, guide: NDArray[Any] | None, recipe: Recipe
+    ) -> None:
+        current.recipes[window.number] = recipe
+        for sample in range(self.settings.samples):
+            deliver = functools.partial(current.deliver, window, sample)
+            if recipe.tk == 0 and guide is not None:
                 current.waiting += 1
-                deliver = functools.partial(current.deliver, window, sample)
-                if recipe.tk == 0 and guide is not None:
-                    deliver(guide)
-                    continue
-                seed = (self.settings.seed, sample, window.number)
-                view = rgb[window.slices], hole[window.slices]
-                self.batches.add(Piece(*view, guide, seed, deliver, current), recipe)
+                deliver(guide)
+            else:
+                self._add(current, window, sample, guide, recipe, deliver)
+
+    def _add(
+        self,
+        current: _Open,
+        window: Window,
+        sample: int,
+        guide: NDArray[Any] | None,
+        recipe: Recipe,
+        deliver: Callable[[NDArray[Any]], None],
+    ) -> None:
+        current.waiting += 1
+        seed = (self.settings.seed, sample, window.number)
+        view = current.photo.rgb[window.slices], current.hole[window.slices]
+        self.batches.add(Piece(*view, guide, seed, deliver, current), recipe)
 
     def _recipe(self, current: _Open, window: Window, guide: NDArray[Any] | None) -> Recipe:
         name = UNKNOWN_TOOL if current.job.guide else self._guide_name()
@@ -321,7 +350,8 @@ class Engine:
         changed, largest = None, None
         if self.settings.verify:
             changed, largest = changed_known_pixels(photo, hole, path)
-        recipe = current.recipes[0] if current.recipes else None
+        recipes = [current.recipes[number] for number in sorted(current.recipes)]
+        patches = sorted(current.patches[sample], key=lambda patch: patch[0].number)
         return {
             "schema": SCHEMA,
             "status": "done" if hole.any() else "copied",
@@ -332,11 +362,12 @@ class Engine:
             "width": photo.size[0],
             "height": photo.size[1],
             "hole_share": round(float(hole.mean()), 6),
-            "boxes": [[w.left, w.top, w.width, w.height] for w, _ in current.patches[sample]],
-            "tk": [r.tk for r in current.recipes],
-            "steps": recipe.steps if recipe else None,
-            "sampler": recipe.sampler if recipe else None,
-            "inject": recipe.inject if recipe else None,
+            "boxes": [[w.left, w.top, w.width, w.height] for w, _ in patches],
+            "tk": [r.tk for r in recipes],
+            "sharpened": sorted(current.sharpened),
+            "steps": recipes[0].steps if recipes else None,
+            "sampler": recipes[0].sampler if recipes else None,
+            "inject": recipes[0].inject if recipes else None,
             "device": str(self.refiner.compute),
             "d2s": version("d2s"),
             "torch": version("torch"),

@@ -59,9 +59,18 @@ class Settings:
     verify: bool = True
 
 
+#: the table that measured defaults are given for
+MEASURED_ON = NoiseTable(1000)
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Refinement settings with nothing left open; equal ones can share a batch."""
+    """Refinement settings with nothing left open; equal ones can share a batch.
+
+    Attributes:
+        tk, steps, sampler, inject, spacing, table, start: for Refiner.refine.
+        sharpen: T_k of a pass of one step before this one; 0 for none. See `sharpening`.
+    """
 
     tk: int
     steps: int | None
@@ -70,6 +79,17 @@ class Recipe:
     spacing: str
     table: NoiseTable
     start: str
+    sharpen: int = 0
+
+    def sharpening(self) -> Recipe | None:
+        """The pass before: one estimate of x_0 from the guide's result with very little noise.
+
+        Weights that were trained on soft results at those levels bring back what the softness
+        still holds; the pass after adds the texture that is still missing.
+        """
+        if not self.sharpen:
+            return None
+        return Recipe(self.sharpen, 1, "ddim", False, "time", MEASURED_ON, "middle")
 
 
 #: used where the weights' header says nothing: the paper's T_k with a fast stochastic solver
@@ -80,9 +100,8 @@ FALLBACK: dict[str, Any] = {
     "inject": True,
     "spacing": "time",
     "texture_gain": None,
+    "sharpen": 0,
 }
-#: the table that measured defaults are given for
-MEASURED_ON = NoiseTable(1000)
 #: adapted starts are rounded down to a multiple of this, so that few different ones meet in a
 #: batch, and to 0 below it
 TK_STEP = 5
@@ -109,7 +128,7 @@ def resolve_recipe(
         if (value := getattr(settings, name)) is not None:
             chosen[name] = value
     table = NoiseTable(settings.table_steps)
-    tk = int(chosen["tk"])
+    tk, sharpen = int(chosen["tk"]), int(chosen["sharpen"])
     if settings.start == "start" or guide_name == "none":
         tk = table.steps
     elif settings.tk is None:
@@ -129,6 +148,7 @@ def resolve_recipe(
         chosen["spacing"],
         table,
         settings.start,
+        sharpen if settings.tk is None else 0,
     )
 
 

@@ -230,4 +230,5 @@ def _what_was_done(entry: Entry) -> str:
         return f"guide {guide}, left as it is (as textured as its surroundings; --tk N refines)"
     low, high = min(starts), max(starts)
     span = f"{low}" if low == high else f"{low} to {high}"
-    return f"guide {guide}, refined from T_k {span} in {entry['steps']} steps ({entry['sampler']})"
+    text = f"guide {guide}, refined from T_k {span} in {entry['steps']} steps ({entry['sampler']})"
+    return text + (", sharpened before" if entry["sharpened"] else "")
