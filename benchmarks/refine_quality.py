@@ -80,13 +80,13 @@ class Setting:
         text: as given on the command line; names the setting in the reports.
         arguments: for Refiner.refine.
         gain: adapts T_k, down to 0, to the texture that a result lacks; `tk` is then its largest.
-        sharpen: T_k of a pass of one step before, see recipe.py; 0 for none.
+        sharpen: correct the guides' results by Refiner.sharpen before.
     """
 
     text: str
     arguments: dict[str, Any]
     gain: float | None = None
-    sharpen: int = 0
+    sharpen: bool = False
 
 
 def parse_table(text: str) -> NoiseTable:
@@ -114,7 +114,7 @@ SETTING_KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "spacing": ("spacing", _one_of(SPACINGS)),
     "table": ("schedule", parse_table),
     "gain": ("gain", float),
-    "sharpen": ("sharpen", int),
+    "sharpen": ("sharpen", lambda text: bool(int(text))),
 }
 
 
@@ -129,13 +129,12 @@ def parse_setting(text: str) -> Setting:
             name, convert = SETTING_KEYS[key]
             arguments[name] = convert(value)
         table = arguments.get("schedule", NoiseTable())
-        table.grid(
-            arguments.get("tk", 200), arguments.get("steps"), arguments.get("spacing", "time")
-        )
+        if tk := arguments.get("tk", 200):
+            table.grid(tk, arguments.get("steps"), arguments.get("spacing", "time"))
     except (ValueError, D2SError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
     gain = arguments.pop("gain", None)
-    return Setting(text, arguments, gain, arguments.pop("sharpen", 0))
+    return Setting(text, arguments, gain, arguments.pop("sharpen", False))
 
 
 # --- crops and holes ------------------------------------------------------------------------------
@@ -247,8 +246,7 @@ def refine_all(
     """Refined results with known pixels exact, and seconds a crop."""
     start = time.perf_counter()
     if setting.sharpen:
-        once = Setting("", {"tk": setting.sharpen, "steps": 1, "sampler": "ddim", "inject": False})
-        guides, _ = refine_all(refiner, once, truths, holes, guides, seed)
+        guides = sharpen_all(refiner, truths, holes, guides, seed)
     results = guides.copy()
     for tk, part in _batches_by_start(setting, holes, guides):
         hole = torch.from_numpy(holes[part, None]).float()
@@ -261,6 +259,21 @@ def refine_all(
         results[part] = from_unit_range(refined)
     seconds = (time.perf_counter() - start) / len(truths)
     return np.where(holes[..., None], results, truths), seconds
+
+
+def sharpen_all(
+    refiner: Refiner, truths: Pictures, holes: Holes, guides: Pictures, seed: int
+) -> Pictures:
+    """Guides' results after the sharpening pass."""
+    results = guides.copy()
+    for first in range(0, len(truths), BATCH):
+        part = slice(first, first + BATCH)
+        hole = torch.from_numpy(holes[part, None]).float()
+        known = to_unit_range(np.where(holes[part, ..., None], np.uint8(0), truths[part]))
+        seeds = [(seed, number, 0) for number in range(first, first + len(hole))]
+        sharp = refiner.sharpen(known, hole, to_unit_range(guides[part]), seed=seeds)
+        results[part] = from_unit_range(sharp)
+    return np.where(holes[..., None], results, truths)
 
 
 def _batches_by_start(

@@ -43,8 +43,10 @@ class Piece:
     owner: object = None
 
 
+#: in place of a recipe: Refiner.sharpen
+SHARPEN = None
 #: what windows must share to go through the network together
-_Kind = tuple[int, int, Recipe]
+_Kind = tuple[int, int, Recipe | None]
 
 
 class WindowBatches:
@@ -61,7 +63,8 @@ class WindowBatches:
         self.pixels = (batch or BATCH[refiner.device.type]) * 256 * 256
         self.tile = refiner.config.tile
 
-    def add(self, piece: Piece, recipe: Recipe) -> None:
+    def add(self, piece: Piece, recipe: Recipe | None) -> None:
+        """Queue a window to be refined by a recipe, or sharpened."""
         height, width = piece.hole.shape
         self.queues[(height, width, recipe)].append(piece)
 
@@ -95,7 +98,7 @@ class WindowBatches:
             if not self.queues[kind]:
                 del self.queues[kind]
 
-    def _compute(self, pieces: Sequence[Piece], recipe: Recipe) -> None:
+    def _compute(self, pieces: Sequence[Piece], recipe: Recipe | None) -> None:
         try:
             results = self._refine(pieces, recipe)
         except torch.OutOfMemoryError as error:
@@ -119,12 +122,16 @@ class WindowBatches:
         for piece, result in zip(pieces, results, strict=True):
             piece.deliver(result)
 
-    def _refine(self, pieces: Sequence[Piece], recipe: Recipe) -> NDArray[Any]:
+    def _refine(self, pieces: Sequence[Piece], recipe: Recipe | None) -> NDArray[Any]:
         image = to_unit_range(np.stack([p.picture for p in pieces]))
         hole = torch.from_numpy(np.stack([p.hole for p in pieces]))[:, None].float()
         guides = [p.guide for p in pieces if p.guide is not None]
         guide = to_unit_range(np.stack(guides)) if guides else None
         seeds = [p.seed for p in pieces]
+        if guide is not None and recipe is None:
+            sharp = self.refiner.sharpen(image, hole, guide, seeds, self.tile)
+            return from_unit_range(sharp.cpu(), pieces[0].picture.dtype)
+        assert recipe is not None, "only a guide's result can be sharpened"
         if guide is not None and max(image.shape[-2:]) > self.tile:
             guide = self._coarse(image, hole, guide, recipe, seeds)
         out = self._call(image, hole, guide, recipe, seeds)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2s_cli.batches import Piece, WindowBatches
+from d2s_cli.batches import SHARPEN, Piece, WindowBatches
 from d2s_cli.diffusion.refiner import Refiner, load_refiner
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.guides.contract import Guide
@@ -284,9 +284,9 @@ class Engine:
             elif self.guide is not None:
                 guide = fill_window(self.guide, rgb, hole, window.slices, self.settings.seed)
             recipe = self._recipe(current, window, guide)
-            if guide is not None and recipe.tk and (first := recipe.sharpening()):
+            if guide is not None and recipe.tk and recipe.sharpen:
                 deliver = functools.partial(self._sharpened, current, window)
-                self._add(current, window, 0, guide, first, deliver)
+                self._add(current, window, 0, guide, SHARPEN, deliver)
             else:
                 self._queue_samples(current, window, guide, recipe)
 
@@ -314,7 +314,7 @@ class Engine:
         window: Window,
         sample: int,
         guide: NDArray[Any] | None,
-        recipe: Recipe,
+        recipe: Recipe | None,
         deliver: Callable[[NDArray[Any]], None],
     ) -> None:
         current.waiting += 1

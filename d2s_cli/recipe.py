@@ -69,7 +69,7 @@ class Recipe:
 
     Attributes:
         tk, steps, sampler, inject, spacing, table, start: for Refiner.refine.
-        sharpen: T_k of a pass of one step before this one; 0 for none. See `sharpening`.
+        sharpen: correct the guide's result by Refiner.sharpen before.
     """
 
     tk: int
@@ -79,17 +79,7 @@ class Recipe:
     spacing: str
     table: NoiseTable
     start: str
-    sharpen: int = 0
-
-    def sharpening(self) -> Recipe | None:
-        """The pass before: one estimate of x_0 from the guide's result with very little noise.
-
-        Weights that were trained on soft results at those levels bring back what the softness
-        still holds; the pass after adds the texture that is still missing.
-        """
-        if not self.sharpen:
-            return None
-        return Recipe(self.sharpen, 1, "ddim", False, "time", MEASURED_ON, "middle")
+    sharpen: bool = False
 
 
 #: used where the weights' header says nothing: the paper's T_k with a fast stochastic solver
@@ -100,7 +90,7 @@ FALLBACK: dict[str, Any] = {
     "inject": True,
     "spacing": "time",
     "texture_gain": None,
-    "sharpen": 0,
+    "sharpen": False,
 }
 #: adapted starts are rounded down to a multiple of this, so that few different ones meet in a
 #: batch, and to 0 below it
@@ -128,7 +118,7 @@ def resolve_recipe(
         if (value := getattr(settings, name)) is not None:
             chosen[name] = value
     table = NoiseTable(settings.table_steps)
-    tk, sharpen = int(chosen["tk"]), int(chosen["sharpen"])
+    tk = int(chosen["tk"])
     if settings.start == "start" or guide_name == "none":
         tk = table.steps
     elif settings.tk is None:
@@ -148,7 +138,7 @@ def resolve_recipe(
         chosen["spacing"],
         table,
         settings.start,
-        sharpen if settings.tk is None else 0,
+        bool(chosen["sharpen"]) and settings.tk is None,
     )
 
 

@@ -192,29 +192,33 @@ def test_unknown_settings_are_refused_by_name(tmp_path: Path) -> None:
 def test_a_soft_result_is_sharpened_before_and_measured_again(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refiner = with_defaults(weights, {"*": QUICK | {"texture_gain": 1.0, "sharpen": 12}})
+    refiner = with_defaults(weights, {"*": QUICK | {"texture_gain": 1.0, "sharpen": True}})
     path = tmp_path / "sharpening.safetensors"
-    write_safetensors(path, refiner.unet.state_dict(), refiner.config.to_json())
+    config = dataclasses.replace(refiner.config, sharpen_level=0.1)
+    write_safetensors(path, refiner.unet.state_dict(), config.to_json())
     grainy = photo(150, 170).astype(int) + np.random.default_rng(0).normal(0, 20, (150, 170, 1))
     Image.fromarray(grainy.clip(0, 255).astype(np.uint8)).save(tmp_path / "a.png")
     hole = np.zeros((150, 170), np.uint8)
     hole[40:90, 50:110] = 255
     Image.fromarray(hole).save(tmp_path / "a_mask.png")
-    calls: list[tuple[int, int | None]] = []
-    honest: Callable[..., torch.Tensor] = Refiner.refine
+    calls: list[str] = []
 
-    def spy(self: Refiner, *args: Any, **options: Any) -> torch.Tensor:
-        calls.append((options["tk"], options["steps"]))
-        return honest(self, *args, **options)
+    def spy(name: str) -> None:
+        honest: Callable[..., torch.Tensor] = getattr(Refiner, name)
 
-    monkeypatch.setattr(Refiner, "refine", spy)
+        def noted(self: Refiner, *args: Any, **options: Any) -> torch.Tensor:
+            calls.append(name)
+            return honest(self, *args, **options)
+
+        monkeypatch.setattr(Refiner, name, noted)
+
+    spy("sharpen")
+    spy("refine")
     options = {"guide": "telea", "weights": path, "device": "cpu", "if_exists": "overwrite"}
-    (entry, _) = engine.inpaint(tmp_path / "a.png", samples=2, **options)
-    assert calls[0] == (12, 1)
-    assert entry["sharpened"] == [0]
-    assert [steps for _, steps in calls[1:]] == [2]
-    assert entry["tk"] == [calls[1][0]]
+    entries = engine.inpaint(tmp_path / "a.png", samples=2, **options)
+    assert calls == ["sharpen", "refine"]  # once for both samples, which are one batch
+    assert [e["sharpened"] for e in entries] == [[0], [0]]
     calls.clear()
     (entry,) = engine.inpaint(tmp_path / "a.png", tk=30, **options)
-    assert calls == [(30, 2)]
+    assert calls == ["refine"]
     assert entry["sharpened"] == []

@@ -33,9 +33,10 @@ from d2s_cli.weights.reading import write_safetensors
 CHECKPOINT = "checkpoint.pt"
 EXPORT = "refiner.safetensors"
 LOG = "log.jsonl"
-#: states made from guides' results weigh GUIDED_WEIGHT / (the guide's own squared error +
-#: GUIDED_FLOOR), times (1 - alpha_bar) since v grows as the noise falls: so a soft copy that can be
-#: sharpened counts as much as a smear of which little can be known
+#: alpha_bar that marks the examples of `Refiner.sharpen`: below every level that refining uses
+SHARPEN_LEVEL = 0.1
+#: their loss is relative: GUIDED_WEIGHT / (the guide's own squared error + GUIDED_FLOOR), so that a
+#: soft copy that can be sharpened counts as much as a smear of which little can be known
 GUIDED_WEIGHT = 0.3
 GUIDED_FLOOR = 0.01
 GRADIENT_CLIP = 1.0
@@ -59,10 +60,8 @@ class TrainConfig:
         tk_max: train on steps 1 to tk_max of the table only; None for all (2 to T, as algorithm 1
             draws them).
         tk_power: above 1 draws low noise more often.
-        guide_share: share of states made from guides' results instead of the truth.
-        guided_steps: first and last step of the table for those. Few and near the end: enough noise
-            to hide what a guide invents, little enough to keep what it knows; the levels above stay
-            those of the truth alone, where texture grows out of noise.
+        guide_share: share of examples that train `Refiner.sharpen` on guides' results, instead of
+            denoising the truth.
         masks: "paper" (MAT's large) or "mixed".
         per_hole: average the loss over the hole instead of the picture.
         seed: of everything random.
@@ -84,7 +83,6 @@ class TrainConfig:
     tk_max: int | None = None
     tk_power: float = 1.0
     guide_share: float = 0.0
-    guided_steps: tuple[int, int] = (8, 16)
     masks: str = "paper"
     per_hole: bool = False
     seed: int = 0
@@ -108,7 +106,7 @@ MODERN = TrainConfig(
     table_steps=1000,
     tk_max=400,
     tk_power=1.4,
-    guide_share=0.4,
+    guide_share=0.45,
     masks="mixed",
     per_hole=True,
 )
@@ -167,12 +165,10 @@ class Trainer:
         """alpha_bar for each item: between two neighbouring steps of the table (algorithm 1)."""
         last = self.config.tk_max or self.table.steps
         t = 1 + (last - 1) * rng.random(len(guided)) ** self.config.tk_power
-        low, high = (min(step, last) for step in self.config.guided_steps)
-        t = np.where(guided.numpy(), low + (high - low) * rng.random(len(guided)), t)
         step = np.minimum(t.astype(int), last - 1)
         alpha_bar = self.table.alpha_bar
         levels = alpha_bar[step - 1] + (t - step) * (alpha_bar[step] - alpha_bar[step - 1])
-        return torch.from_numpy(levels).float()
+        return torch.where(guided, SHARPEN_LEVEL, torch.from_numpy(levels).float())
 
     def step(self, batch: Batch) -> float:
         """One optimiser step; returns the loss."""
@@ -183,22 +179,20 @@ class Trainer:
         alpha_bar = self.noise_levels(rng, batch.guided)
         hole_noise = torch.randn(batch.image.shape, generator=generator)
         noise = torch.randn(batch.image.shape, generator=generator)
-        weight = _loss_weights(batch, alpha_bar)
-        tensors = (batch.image, batch.hole, hole_noise, noise, alpha_bar, batch.guide, weight)
-        image, hole, hole_noise, noise, alpha_bar, guide, weight = (t.to(device) for t in tensors)
 
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate_at(self.images)
         self.refiner.unet.train()
         loss = training_loss(
             self.refiner,
-            image,
-            hole,
-            hole_noise,
-            noise,
-            alpha_bar,
-            guide=guide if config.guide_share else None,
-            weight=weight if config.guide_share else None,
+            batch.image.to(device),
+            batch.hole.to(device),
+            hole_noise.to(device),
+            noise.to(device),
+            alpha_bar.to(device),
+            guide=batch.guide.to(device),
+            guided=batch.guided.to(device),
+            weight=_loss_weights(batch).to(device),
             per_hole=config.per_hole,
         )
         if not math.isfinite(value := float(loss.detach())):
@@ -210,9 +204,9 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.refiner.unet.parameters(), GRADIENT_CLIP)
         self.optimizer.step()
-        decay = ema_decay(self.images, len(image), config.ema_halflife, config.ema_decay)
+        decay = ema_decay(self.images, len(batch.image), config.ema_halflife, config.ema_decay)
         self.ema.update(self.refiner.unet, decay)
-        self.images += len(image)
+        self.images += len(batch.image)
         self.step_number += 1
         return value
 
@@ -263,11 +257,11 @@ class Trainer:
         return Refiner(unet, refiner_config(self.config, self.images), self.compute)
 
 
-def _loss_weights(batch: Batch, alpha_bar: Tensor) -> Tensor:
-    """Factor for each item's loss, shape (N,): 1 for states made from the truth."""
+def _loss_weights(batch: Batch) -> Tensor:
+    """Factor for each item's loss, shape (N,): 1 where the truth is denoised."""
     squared = (batch.guide - batch.image).square().mean(1, keepdim=True) * batch.hole
     error = squared.sum((1, 2, 3)) / batch.hole.sum((1, 2, 3)).clamp(min=1)
-    guided = GUIDED_WEIGHT * (1 - alpha_bar) / (error + GUIDED_FLOOR)
+    guided = GUIDED_WEIGHT * (1 - SHARPEN_LEVEL) / (error + GUIDED_FLOOR)
     return torch.where(batch.guided, guided, torch.ones(()))
 
 
@@ -279,6 +273,7 @@ def refiner_config(config: TrainConfig, images: int) -> RefinerConfig:
         unet=dataclasses.replace(config.unet, dropout=0.0),
         prediction=config.prediction,
         alpha_bar_min=table.at(config.tk_max) if config.tk_max else 0.0,
+        sharpen_level=SHARPEN_LEVEL if config.guide_share else None,
         tile=max(256, *config.sizes),
         about=about,
     )
