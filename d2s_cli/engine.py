@@ -22,20 +22,22 @@ from d2s_cli.errors import D2SError, DeviceError, InputError, UsageError
 from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.on_photo import fill_window
 from d2s_cli.guides.registry import load_guide
-from d2s_cli.images.codec import (
-    LOSSLESS,
-    Photo,
-    changed_known_pixels,
-    fill_hole,
-    format_of,
-    read_photo,
-    write_photo,
-)
 from d2s_cli.images.convert import from_unit_range, to_unit_range
+from d2s_cli.images.formats import format_of, is_lossless
 from d2s_cli.images.masks import read_mask
 from d2s_cli.images.pairing import Job, plan_jobs
+from d2s_cli.images.photo import Photo
+from d2s_cli.images.reading import read_photo
 from d2s_cli.images.regions import Window, hole_windows
 from d2s_cli.images.texture import missing_texture
+from d2s_cli.images.writing import (
+    Change,
+    WriteSettings,
+    changed_known_pixels,
+    copy_photo,
+    fill_hole,
+    write_photo,
+)
 from d2s_cli.recipe import Recipe, Settings, check_settings, resolve_recipe
 from d2s_cli.runtime import pick
 
@@ -51,7 +53,7 @@ UNKNOWN_TOOL = "*"
 
 @dataclass
 class Event:
-    """What `report` is told: kind is device, warning, done, skipped, copied or failed."""
+    """What `report` is told: kind is device, warning, note, done, skipped, copied or failed."""
 
     kind: str
     text: str
@@ -323,11 +325,12 @@ class Engine:
     def _write(self, current: _Open) -> dict[str, Any]:
         job, photo = current.job, current.photo
         try:
-            for result, path in zip(current.results, current.outputs, strict=True):
-                write_photo(fill_hole(photo, result, current.hole), path, self.settings.quality)
-            changed, largest = self._check(current)
+            self._write_files(current)
+            change = self._check(current)
         except InputError as error:
             return _failure(job.image, job.output, error)
+        for note in photo.notes:
+            self.report(Event("note", f"{job.image}: {note}"))
         status = "done" if current.hole.any() else "copied"
         return {
             "status": status,
@@ -341,21 +344,37 @@ class Engine:
             "width": photo.size[0],
             "height": photo.size[1],
             "hole_share": round(float(current.hole.mean()), 6),
-            "changed_outside": changed,
-            "changed_outside_max": largest,
-            "lossless": format_of(job.output) in LOSSLESS,
+            "changed_outside": change and change.count,
+            "changed_outside_max": change and change.largest,
+            "changed_outside_mean": change and round(change.mean, 6),
+            "lossless": is_lossless(job.output, self.settings.quality),
             "seed": self.settings.seed,
             "seconds": round(time.monotonic() - current.began, 3),
             "warnings": current.warnings + photo.notes,
         }
 
-    def _check(self, current: _Open) -> tuple[int | None, int | None]:
+    def _write_files(self, current: _Open) -> None:
+        photo, options = current.photo, WriteSettings(self.settings.quality, self.settings.metadata)
+        for result, path in zip(current.results, current.outputs, strict=True):
+            same = format_of(path) == photo.format and options == WriteSettings()
+            if same and not current.hole.any():
+                copy_photo(photo, path)
+                photo.notes.clear()
+            else:
+                write_photo(photo, fill_hole(photo, result, current.hole), path, options)
+
+    def _check(self, current: _Open) -> Change | None:
+        """The largest change of any sample; None if it is not to be checked."""
         if not self.settings.verify:
-            return None, None
-        counts = [
+            return None
+        changes = [
             changed_known_pixels(current.photo, current.hole, path) for path in current.outputs
         ]
-        return max(c for c, _ in counts), max(m for _, m in counts)
+        return Change(
+            max(c.count for c in changes),
+            max(c.largest for c in changes),
+            max(c.mean for c in changes),
+        )
 
 
 def _describe(entry: dict[str, Any]) -> str:
@@ -465,6 +484,10 @@ def _restore(
     report: Report,
     settings: dict[str, Any],
 ) -> list[dict[str, Any]]:
+    if unknown := settings.keys() - {f.name for f in fields(Settings)}:
+        raise UsageError(f"unknown settings: {', '.join(sorted(unknown))}")
+    wanted = Settings(**settings)
+    check_settings(wanted)
     paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     jobs, failed = plan_jobs(
         [Path(p) for p in paths],
@@ -472,9 +495,8 @@ def _restore(
         Path(output) if output is not None else None,
         guides,
         recursive,
+        wanted.format,
     )
     if not jobs:
         raise failed[0][1]
-    if unknown := settings.keys() - {f.name for f in fields(Settings)}:
-        raise UsageError(f"unknown settings: {', '.join(sorted(unknown))}")
-    return Engine(Settings(**settings), report).run(jobs, failed)
+    return Engine(wanted, report).run(jobs, failed)

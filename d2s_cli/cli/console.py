@@ -61,6 +61,8 @@ class RunDisplay:
             say(f"failed: {event.text}")
         elif event.kind == "warning":
             say(f"warning: {event.text}")
+        elif event.kind == "note" and not self.quiet:
+            say(f"note: {event.text}")
         elif event.kind == "device" and not self.quiet:
             say(event.text)
         if not event.total:
@@ -138,7 +140,11 @@ def _summary(entries: list[dict[str, Any]], counts: dict[str, int], seconds: flo
     lossy = [e for e in entries if e["status"] == "done" and not e["lossless"]]
     if lossy and all(e["changed_outside_max"] is not None for e in lossy):
         most = max(e["changed_outside_max"] for e in lossy)
-        parts.append(f"JPEG or WebP: known pixels moved by at most {most} of 255 levels")
+        mean = sum(e["changed_outside_mean"] for e in lossy) / len(lossy)
+        parts.append(
+            f"JPEG or WebP: known pixels moved by at most {most} of 255 levels, {mean:.2g} on"
+            " average"
+        )
     text = f"done: {', '.join(parts)}, {seconds:.1f} s"
     single = [e for e in entries if e["status"] in ("done", "copied")]
     if len(entries) == 1 and single:
