@@ -32,6 +32,7 @@ READ_ERRORS = (
     EOFError,
     struct.error,
     zlib.error,
+    cv2.error,
     Image.DecompressionBombError,
 )
 #: formats whose metadata d2s carries over in full
@@ -255,7 +256,10 @@ def _read_jpeg(source: _Source) -> Photo:
     info = file.info
     exif = _exif(source, info.get("exif") or b"")
     kept = [s for s in segments if jpeg.is_metadata(s)]
-    found = Metadata(exif, info.get("icc_profile") or b"", _xmp(info), _dpi(info), segments=kept)
+    # where the file is silent, Pillow makes up a resolution
+    in_exif = bool(exif) and tiff.X_RESOLUTION in tiff.read_exif(exif)[0].entries
+    dpi = _dpi(info) if info.get("jfif_unit") or in_exif else None
+    found = Metadata(exif, info.get("icc_profile") or b"", _xmp(info), dpi, segments=kept)
     orientation = _orientation(file)
     return Photo(source.path, samples, kind, "JPEG", orientation, found, _coding(source))
 
@@ -266,9 +270,9 @@ def _coding(source: _Source) -> JpegCoding:
     tables = [file.quantization[component[3]] for component in file.layer]
     while len(tables) > 1 and tables[-1] == tables[-2]:
         tables.pop()  # the last table serves the components that follow
-    subsampling = JpegImagePlugin.get_sampling(file)
+    subsampling = _subsampling([(across, down) for _, across, down, _ in file.layer])
     transform = file.info.get("adobe_transform")
-    if subsampling < 0 and file.layers == 3:
+    if subsampling < 0:
         source.notes.append("this JPEG's rare chroma subsampling became 4:4:4")
     if file.layers == 4 and transform == 2:
         source.notes.append("this JPEG's YCCK coding became CMYK")
@@ -278,6 +282,15 @@ def _coding(source: _Source) -> JpegCoding:
         bool(file.info.get("progressive")),
         file.mode == "RGB" and transform == 0,
     )
+
+
+def _subsampling(factors: list[tuple[int, int]]) -> int:
+    """JpegCoding.subsampling for the sampling factors of a file's components."""
+    if len(factors) == 1:
+        return 0
+    if set(factors[1:]) != {(1, 1)}:
+        return -1
+    return {(1, 1): 0, (2, 1): 1, (2, 2): 2}.get(factors[0], -1)
 
 
 def _refuse_tiff(path: Path, data: bytes) -> None:
@@ -321,7 +334,8 @@ def _deep_kind(page: tiff.Directory) -> str | None:
 def _read_tiff(source: _Source) -> Photo:
     pages, order = tiff.read_directories(source.data)
     page = pages[0]
-    dpi = _dpi(source.file.info)
+    # where the file is silent, Pillow makes up a resolution
+    dpi = _dpi(source.file.info) if tiff.X_RESOLUTION in page.entries else None
     deep = _deep_kind(page) if _bits(page) == {16} else None
     samples, kind = _decode_tiff(source, page, order, deep)
     _note_tiff_changes(source, page, CHANNELS[deep] if deep else len(source.file.getbands()))
