@@ -226,9 +226,7 @@ def _decode_deep_png(
     source: _Source, layout: png.Layout, transparent: bytes | None
 ) -> tuple[NDArray[Any], str]:
     """Samples of a PNG file with 16 bits, which Pillow would cut to 8."""
-    stored = cv2.imdecode(np.frombuffer(source.data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if stored is None or stored.dtype != np.uint16:
-        raise ValueError("damaged 16-bit PNG")
+    stored = _decode_deep(np.frombuffer(source.data, np.uint8))
     stored = stored.reshape(*stored.shape[:2], -1)
     grey, alpha = layout.colour_type in (0, 4), layout.colour_type in (4, 6)
     samples = stored[..., :1] if grey else stored[..., 2::-1]
@@ -241,6 +239,18 @@ def _decode_deep_png(
         source.notes.append("a transparent colour became an alpha channel; values are the same")
     kind = ("L" if grey else "RGB") + ("A" if alpha or transparent else "")
     return np.ascontiguousarray(samples), kind
+
+
+def _decode_deep(data: NDArray[np.uint8]) -> NDArray[Any]:
+    """OpenCV's array of a file with 16 bits; ValueError if it cannot decode it."""
+    level = cv2.utils.logging.setLogLevel(0)  # what goes wrong is said once, below
+    try:
+        stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if stored is None or stored.dtype != np.uint16:
+        raise ValueError("damaged 16-bit pixels, or a compression that is not known")
+    return np.asarray(stored)
 
 
 def _read_jpeg(source: _Source) -> Photo:
@@ -378,9 +388,7 @@ def _bare(page: tiff.Directory, order: str) -> io.BytesIO:
 
 
 def _decode_deep_colour(file: io.BytesIO, kind: str) -> NDArray[Any]:
-    stored = cv2.imdecode(np.frombuffer(file.getbuffer(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if stored is None or stored.dtype != np.uint16:
-        raise ValueError("damaged 16-bit TIFF, or a compression that is not known")
+    stored = _decode_deep(np.frombuffer(file.getbuffer(), np.uint8))
     code = cv2.COLOR_BGR2RGB if kind == "RGB" else cv2.COLOR_BGRA2RGBA
     return np.asarray(cv2.cvtColor(stored, code))
 

@@ -6,9 +6,11 @@ are not touched go from file to file without being decoded.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
@@ -44,6 +46,7 @@ _PHOTOMETRIC = {"L": 1, "LA": 1, "RGB": 2, "RGBA": 2, "CMYK": 5}
 #: uncompressed bytes of a strip
 _STRIP = 1 << 20
 _LEVEL = 4
+_THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -287,9 +290,10 @@ def encode_page(
     entries = {tag: number_entry(*values, type=SHORT) for tag, values in shorts.items()}
     for tag, value in ((WIDTH, width), (HEIGHT, height), (ROWS_PER_STRIP, rows)):
         entries[tag] = number_entry(value)
-    tops = range(0, height, rows)
-    strips = [_strip(samples[top : top + rows], order, compressed) for top in tops]
-    return Directory(entries, blocks=list(strips))
+    parts = (samples[top : top + rows] for top in range(0, height, rows))
+    with ThreadPoolExecutor(_THREADS) as pool:  # zlib works outside the interpreter's lock
+        strips = pool.map(lambda part: _strip(part, order, compressed), parts)
+        return Directory(entries, blocks=list(strips))
 
 
 def _strip(samples: NDArray[Any], order: str, compressed: bool) -> bytes:
