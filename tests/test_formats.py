@@ -456,6 +456,7 @@ def test_other_pages_are_untouched(tmp_path: Path, order: str, policy: str) -> N
     numbers = _page(samples(1, np.uint16, 2), "L", order)
     numbers.entries[tiff.SAMPLE_FORMAT] = tiff.number_entry(2, type=tiff.SHORT)
     numbers.children[tiff.SUB_PAGES] = [_page(samples(1, seed=5), "L", order)]
+    numbers.blocks[513] = [b"an old JPEG stream"]
     numbers.entries[315] = tiff.Entry(2, 6, b"owner\0")
     _write_tiff(tmp_path / "a.tif", [first, second, numbers], order)
     photo, target, known, change = restored(tmp_path / "a.tif", metadata=policy)
@@ -470,6 +471,14 @@ def test_other_pages_are_untouched(tmp_path: Path, order: str, policy: str) -> N
     if policy == "private":
         del before[2].entries[315]
     assert after[2] == before[2]
+
+
+def test_pages_with_loose_pointers_are_refused(tmp_path: Path) -> None:
+    pages = [_page(samples(1), "L"), _page(samples(1), "L")]
+    pages[1].entries[519] = tiff.number_entry(8, 8, 8)
+    _write_tiff(tmp_path / "a.tif", pages)
+    with pytest.raises(InputError, match="old-style JPEG"):
+        read_photo(tmp_path / "a.tif")
 
 
 @row("TIFF, profile, EXIF, XMP, dpi and any other tag")

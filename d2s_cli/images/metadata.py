@@ -101,7 +101,7 @@ def exif_block(main: tiff.Directory) -> bytes:
     if not (main.entries or main.children):
         return b""
     file = io.BytesIO()
-    tiff.write_directories([replace(main, blocks=[])], "<", file)
+    tiff.write_directories([replace(main, blocks={})], "<", file)
     return file.getvalue()
 
 

@@ -30,13 +30,12 @@ READ_ERRORS = (
     SyntaxError,
     ValueError,
     EOFError,
+    RecursionError,
     struct.error,
     zlib.error,
     cv2.error,
     Image.DecompressionBombError,
 )
-#: formats whose metadata d2s carries over in full
-_KNOWN = frozenset({"PNG", "JPEG", "WEBP", "TIFF", "BMP"})
 #: formats whose further pictures are moments in time
 _ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 #: Pillow's modes that lose nothing as another one
@@ -83,18 +82,16 @@ def read_photo(path: Path) -> Photo:
 
 def _photo(source: _Source) -> Photo:
     name = source.file.format or ""
-    if name in _KNOWN or name == "MPO":
-        name = "JPEG" if name == "MPO" else name
-        readers: dict[str, Callable[[_Source], Photo]] = {
-            "PNG": _read_png,
-            "JPEG": _read_jpeg,
-            "TIFF": _read_tiff,
-        }
-        photo = readers.get(name, _read_plain)(source)
-    else:
-        photo = _read_plain(source)
-        photo.note(f"{name} is read with 8 bits; of its metadata, EXIF and profile are read")
+    readers: dict[str, Callable[[_Source], Photo]] = {
+        "PNG": _read_png,
+        "JPEG": _read_jpeg,
+        "MPO": _read_jpeg,
+        "TIFF": _read_tiff,
+    }
+    photo = readers.get(name, _read_plain)(source)
     photo.notes += source.notes
+    if name not in (*readers, "WEBP", "BMP"):
+        photo.note(f"{name} is read with 8 bits; of its metadata, EXIF and profile are read")
     if photo.kind == "CMYK" and not is_usable_profile(photo.metadata.icc):
         photo.note("no CMYK profile: colours in the hole are converted by the plain formula")
     return photo
@@ -344,6 +341,11 @@ def _deep_kind(page: tiff.Directory) -> str | None:
 def _read_tiff(source: _Source) -> Photo:
     pages, order = tiff.read_directories(source.data)
     page = pages[0]
+    if not all(other.can_be_copied() for other in pages[1:]):
+        raise InputError(
+            f"{source.path} has pages in old-style JPEG coding, which cannot be carried over",
+            "save it again in another program, for example with Deflate compression",
+        )
     # where the file is silent, Pillow makes up a resolution
     dpi = _dpi(source.file.info) if tiff.X_RESOLUTION in page.entries else None
     deep = _deep_kind(page) if _bits(page) == {16} else None

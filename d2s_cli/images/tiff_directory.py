@@ -32,7 +32,9 @@ PHOTOSHOP_LAYERS = 37724
 #: tags that point to directories
 _CHILDREN = (SUB_PAGES, EXIF, GPS, INTEROPERABILITY)
 #: tags that point to coded pixels, with the tag of their sizes
-_BLOCKS = ((STRIP_OFFSETS, STRIP_SIZES), (TILE_OFFSETS, TILE_SIZES))
+_BLOCKS = {STRIP_OFFSETS: STRIP_SIZES, TILE_OFFSETS: TILE_SIZES, 513: 514}
+#: tags of old JPEG coding that point to tables, which are not followed
+_LOOSE_POINTERS = frozenset({519, 520, 521})
 #: tags that say how the pixels are coded
 LAYOUT = frozenset(
     [
@@ -77,14 +79,12 @@ class Directory:
     Attributes:
         entries: by tag, without those that point somewhere.
         children: directories by the tag that points to them.
-        blocks: coded strips or tiles.
-        tiled: the blocks are tiles.
+        blocks: coded strips, tiles or JPEG streams by the tag that points to them.
     """
 
     entries: dict[int, Entry] = field(default_factory=dict)
     children: dict[int, list[Directory]] = field(default_factory=dict)
-    blocks: list[bytes | memoryview] = field(default_factory=list)
-    tiled: bool = False
+    blocks: dict[int, list[bytes | memoryview]] = field(default_factory=dict)
 
     def number(self, tag: int, default: int) -> int:
         """First value of a tag."""
@@ -106,7 +106,14 @@ class Directory:
     def metadata(self) -> Directory:
         """The tags that say nothing about the coding of the pixels, without blocks."""
         kept = self.only(lambda tag: tag not in LAYOUT and tag != PHOTOSHOP_LAYERS)
-        return replace(kept, blocks=[])
+        return replace(kept, blocks={})
+
+    def can_be_copied(self) -> bool:
+        """False if the page holds pointers that do not survive in another file."""
+        children = [child for found in self.children.values() for child in found]
+        return not _LOOSE_POINTERS & self.entries.keys() and all(
+            child.can_be_copied() for child in children
+        )
 
 
 def read_directories(data: bytes) -> tuple[list[Directory], str]:
@@ -187,13 +194,12 @@ class _Reader:
         for tag in _CHILDREN:
             if entry := found.entries.pop(tag, None):
                 found.children[tag] = [self.directory(o)[0] for o in entry.numbers() if o]
-        for offsets, sizes in _BLOCKS:
+        for offsets, sizes in _BLOCKS.items():
             if offsets in found.entries and sizes in found.entries:
                 places = found.entries.pop(offsets).numbers()
                 lengths = found.entries.pop(sizes).numbers()
                 pairs = zip(places, lengths, strict=True)
-                found.blocks = [self.bytes_at(place, length) for place, length in pairs]
-                found.tiled = offsets == TILE_OFFSETS
+                found.blocks[offsets] = [self.bytes_at(place, size) for place, size in pairs]
 
 
 def _swapped(data: bytes, kind: int, order: str) -> bytes:
@@ -231,11 +237,9 @@ def write_directories(pages: Sequence[Directory], order: str, file: BinaryIO) ->
 def _write(page: Directory, order: str, file: BinaryIO) -> tuple[int, int]:
     """Write one directory; returns its place, and that of its link to the next one."""
     entries = dict(page.entries)
-    if page.blocks:
-        places = [_append(block, file) for block in page.blocks]
-        offsets, sizes = _BLOCKS[page.tiled]
-        entries[offsets] = number_entry(*places)
-        entries[sizes] = number_entry(*(len(block) for block in page.blocks))
+    for offsets, blocks in page.blocks.items():
+        entries[offsets] = number_entry(*(_append(block, file) for block in blocks))
+        entries[_BLOCKS[offsets]] = number_entry(*(len(block) for block in blocks))
     for tag, children in page.children.items():
         entries[tag] = number_entry(*(_write(child, order, file)[0] for child in children))
     fields = []
@@ -293,7 +297,7 @@ def encode_page(
     parts = (samples[top : top + rows] for top in range(0, height, rows))
     with ThreadPoolExecutor(_THREADS) as pool:  # zlib works outside the interpreter's lock
         strips = pool.map(lambda part: _strip(part, order, compressed), parts)
-        return Directory(entries, blocks=list(strips))
+        return Directory(entries, blocks={STRIP_OFFSETS: list(strips)})
 
 
 def _strip(samples: NDArray[Any], order: str, compressed: bool) -> bytes:
