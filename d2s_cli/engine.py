@@ -24,19 +24,20 @@ from d2s_cli.errors import InputError, UsageError
 from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.on_photo import fill_window
 from d2s_cli.guides.registry import load_guide
-from d2s_cli.images.codec import (
-    LOSSLESS,
-    Photo,
-    changed_known_pixels,
-    fill_hole,
-    format_of,
-    read_photo,
-    write_photo,
-)
+from d2s_cli.images.formats import format_of, is_lossless
 from d2s_cli.images.masks import read_mask
 from d2s_cli.images.pairing import Job, Plan, make_plan
+from d2s_cli.images.photo import Photo
+from d2s_cli.images.reading import read_photo
 from d2s_cli.images.regions import Window, hole_windows
 from d2s_cli.images.texture import missing_texture
+from d2s_cli.images.writing import (
+    WriteSettings,
+    changed_known_pixels,
+    copy_photo,
+    fill_hole,
+    write_photo,
+)
 from d2s_cli.manifest import (
     MANIFEST_NAME,
     SCHEMA,
@@ -64,7 +65,7 @@ class Event:
     """What `report` is told.
 
     Attributes:
-        kind: device, warning, done, copied, skipped or failed.
+        kind: device, warning, note, done, copied, skipped or failed.
         text: one line for people.
         done, total: results so far, and of the whole run.
         entry: the manifest entry of a result.
@@ -345,11 +346,11 @@ class Engine:
 
     def _write(self, current: _Open, sample: int, path: Path) -> Entry:
         photo, hole = current.photo, current.hole
-        filled = fill_hole(photo, current.picture(sample), hole)
-        write_photo(filled, path, self.settings.quality)
-        changed, largest = None, None
-        if self.settings.verify:
-            changed, largest = changed_known_pixels(photo, hole, path)
+        self._write_file(current, sample, path)
+        change = changed_known_pixels(photo, hole, path) if self.settings.verify else None
+        if sample == 0:
+            for note in photo.notes:
+                self.report(Event("note", f"{current.job.image}: {note}"))
         recipes = [current.recipes[number] for number in sorted(current.recipes)]
         patches = sorted(current.patches[sample], key=lambda patch: patch[0].number)
         return {
@@ -372,11 +373,22 @@ class Engine:
             "d2s": version("d2s"),
             "torch": version("torch"),
             "seconds": round(time.monotonic() - current.began, 3),
-            "changed_outside": changed,
-            "changed_outside_max": largest,
-            "lossless": format_of(path) in LOSSLESS,
+            "changed_outside": change and change.count,
+            "changed_outside_max": change and change.largest,
+            "changed_outside_mean": change and round(change.mean, 6),
+            "lossless": is_lossless(path, self.settings.quality),
             "warnings": current.warnings + photo.notes,
         }
+
+    def _write_file(self, current: _Open, sample: int, path: Path) -> None:
+        photo, options = current.photo, WriteSettings(self.settings.quality, self.settings.metadata)
+        same = format_of(path) == photo.format and options == WriteSettings()
+        if same and not current.hole.any():
+            copy_photo(photo, path)
+            photo.notes.clear()
+        else:
+            filled = fill_hole(photo, current.picture(sample), current.hole)
+            write_photo(photo, filled, path, options)
 
 
 def describe(entry: Entry) -> str:
@@ -447,7 +459,7 @@ def inpaint(
     Raises:
         InputError: nothing can be done at all.
     """
-    plan = make_plan(inputs, mask, output, None, recursive)
+    plan = make_plan(inputs, mask, output, None, recursive, settings.get("format", "keep"))
     return carry_out(plan, report, stop, settings)
 
 
@@ -466,7 +478,8 @@ def refine(
     Args:
         guide_outputs: folder (or file) with the first results, found by the names tools use.
     """
-    plan = make_plan(inputs, mask, output, guide_outputs, recursive)
+    choice = settings.get("format", "keep")
+    plan = make_plan(inputs, mask, output, guide_outputs, recursive, choice)
     return carry_out(plan, report, stop, settings)
 
 

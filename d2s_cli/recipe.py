@@ -8,7 +8,9 @@ from typing import Any
 from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.errors import UsageError
+from d2s_cli.images.formats import suffix_for
 from d2s_cli.images.masks import MaskSettings
+from d2s_cli.images.metadata import check_policy
 
 IF_EXISTS = ("error", "skip", "overwrite", "resume")
 
@@ -32,7 +34,9 @@ class Settings:
         batch: windows of 256 x 256 at a time; None picks by device.
         context: pixels of surroundings in a window; None picks by the hole's size.
         mask_settings: how mask files are read.
-        quality: of JPEG and WebP; None keeps the source's.
+        format: of results: keep, png, jpeg, webp or tiff.
+        quality: of JPEG and WebP; None keeps a JPEG source's tables, and writes WebP without loss.
+        metadata: keep, private or drop.
         if_exists: error, skip, overwrite, or resume (redo what is missing, broken, or made from
             other inputs, weights or settings).
         verify: read results back and count changed known pixels.
@@ -54,7 +58,9 @@ class Settings:
     batch: int | None = None
     context: int | None = None
     mask_settings: MaskSettings = field(default_factory=MaskSettings)
+    format: str = "keep"
     quality: int | None = None
+    metadata: str = "keep"
     if_exists: str = "error"
     verify: bool = True
 
@@ -197,5 +203,7 @@ def check_settings(settings: Settings) -> None:
         raise UsageError(
             f"unknown --if-exists {settings.if_exists!r}", f"one of: {', '.join(IF_EXISTS)}"
         )
+    suffix_for("", settings.format)
+    check_policy(settings.metadata)
     if settings.batch is not None and settings.batch < 1:
         raise UsageError(f"--batch-size must be 1 or more, not {settings.batch}")

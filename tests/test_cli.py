@@ -146,6 +146,9 @@ def test_samples_differ_and_seeds_repeat(tmp_path: Path, weights: Path) -> None:
         (["--mask", "full.png"], 4, "whole picture"),
         (["--mask", "m.png", "-o", "photo.png", "-f"], 4, "overwrite an input"),
         (["--mask", "m.png", "-o", "out.xyz"], 4, "picture format"),
+        (["--mask", "m.png", "-o", "out.png", "--format", "jpeg"], 2, "different formats"),
+        (["--mask", "m.png", "--format", "gif"], 2, "unknown --format"),
+        (["--mask", "m.png", "--metadata", "some"], 2, "unknown --metadata"),
         ([], 4, "no mask for"),
     ],
 )
@@ -217,6 +220,64 @@ def test_sixteen_bits_stay_sixteen_bits_in_the_hole_too(tmp_path: Path, weights:
     assert len(np.unique(after[30:60, 40:70] % 257)) > 50
     after[30:60, 40:70] = deep[30:60, 40:70]
     assert (after == deep).all()
+
+
+@pytest.mark.parametrize("guide", ["telea", "patchmatch"])
+@pytest.mark.parametrize("mode", ["L", "LA", "CMYK", "P"])
+def test_turned_pictures_of_every_mode_are_restored(
+    tmp_path: Path, weights: Path, mode: str, guide: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.open(photo(tmp_path / "first.png")).transpose(Image.Transpose.ROTATE_90)
+    picture.convert(mode).save(tmp_path / "photo.tif", exif=exif)
+    hole = mask(tmp_path / "m.png")
+    image = tmp_path / "photo.tif"
+    result = d2s("inpaint", image, "-m", hole, "-g", guide, "-w", weights, "--json")
+    assert result.exit_code == 0, result.stderr
+    (entry,) = json.loads(result.stdout)["results"]
+    change = [entry[f"changed_outside{name}"] for name in ("", "_max", "_mean")]
+    assert change == [0, 0, 0]
+    notes = {"CMYK": "no CMYK profile", "P": "palette became RGB"}
+    assert [w[: len(notes.get(mode, ""))] for w in entry["warnings"]] == [
+        notes[m] for m in notes if m == mode
+    ]
+    assert (f"note: {image}: " in result.stderr) == (mode in notes)
+
+
+def test_jpeg_says_how_far_known_pixels_moved(tmp_path: Path, weights: Path) -> None:
+    image, hole = photo(tmp_path / "photo.jpg"), mask(tmp_path / "m.png")
+    result = d2s("inpaint", image, "-m", hole, "-g", "telea", "-w", weights, "--json")
+    (entry,) = json.loads(result.stdout)["results"]
+    assert not entry["lossless"]
+    assert 0 < entry["changed_outside_mean"] < 1 <= entry["changed_outside_max"]
+    assert "levels, 0." in result.stderr
+    assert "on average" in result.stderr
+
+
+def test_format_and_metadata_can_be_chosen(tmp_path: Path, weights: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x013B] = "maker", "the owner"
+    Image.open(photo(tmp_path / "in" / "a.png")).save(tmp_path / "in" / "a.jpg", exif=exif)
+    (tmp_path / "in" / "a.png").unlink()
+    mask(tmp_path / "in" / "a_mask.png")
+    command = ("inpaint", tmp_path / "in", "-g", "telea", "-w", weights, "--tk", 0)
+    result = d2s(*command, "--format", "tiff", "--metadata", "private")
+    assert result.exit_code == 0, result.stderr
+    assert "0 pixels changed outside holes" in result.stderr
+    with Image.open(tmp_path / "in_d2s" / "a.tif") as file:
+        assert file.getexif()[0x010F] == "maker"
+        assert 0x013B not in file.getexif()
+    assert "1 restored" in d2s(*command, "--format", "tiff").stderr  # other metadata
+    assert "1 skipped" in d2s(*command, "--format", "tiff").stderr
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_a_mask_without_hole_copies_the_file(tmp_path: Path, weights: Path, suffix: str) -> None:
+    image = photo(tmp_path / f"photo.{suffix}")
+    empty = mask(tmp_path / "m.png", box=(0, 0, 0, 0))
+    assert d2s("inpaint", image, "-m", empty, "-w", weights).exit_code == 0
+    assert (tmp_path / f"photo_d2s.{suffix}").read_bytes() == image.read_bytes()
 
 
 def test_a_mask_without_hole_copies_the_picture(tmp_path: Path, weights: Path) -> None:

@@ -82,6 +82,8 @@ class RunDisplay:
             say(f"failed: {event.text}")
         elif event.kind == "warning":
             say(f"warning: {event.text}")
+        elif event.kind == "note" and not self.quiet:
+            say(f"note: {event.text}")
         elif event.kind == "device" and not self.quiet:
             say(event.text)
         if not event.total:
@@ -213,7 +215,11 @@ def _summary(entries: list[Entry], counts: dict[str, int], seconds: float, left:
         parts.append(f"{changed} pixels changed outside holes")
     if lossy := [e for e in done if not e["lossless"]]:
         most = max(e["changed_outside_max"] for e in lossy)
-        parts.append(f"JPEG or WebP: known pixels moved by at most {most} of 255 levels")
+        mean = sum(e["changed_outside_mean"] for e in lossy) / len(lossy)
+        parts.append(
+            f"JPEG or WebP: known pixels moved by at most {most} of 255 levels, {mean:.2g} on"
+            " average"
+        )
     text = f"done: {', '.join(parts)}, {seconds:.1f} s"
     if len(entries) == 1 and counts["done"] + counts["copied"] == 1:
         text += f"\n  {entries[0]['output']['path']}"

@@ -195,6 +195,25 @@ Force = Annotated[
     bool,
     typer.Option("--force", "-f", rich_help_panel=OUT, help="Same as --if-exists overwrite."),
 ]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        rich_help_panel=OUT,
+        metavar="NAME",
+        help="Of the results: keep (as the input), png, jpeg, webp or tiff.",
+    ),
+]
+Metadata = Annotated[
+    str,
+    typer.Option(
+        "--metadata",
+        rich_help_panel=OUT,
+        metavar="MODE",
+        help="keep, private (drop place, names, serial numbers, maker notes, text and thumbnail)"
+        " or drop (all but orientation and colour profile).",
+    ),
+]
 Quality = Annotated[
     int | None,
     typer.Option(

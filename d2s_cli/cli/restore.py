@@ -37,7 +37,8 @@ def restore(
 
     began = time.monotonic()
     with Pipes(inputs, output) as pipes, Interrupts() as interrupts:
-        plan = make_plan(pipes.inputs, mask, pipes.output, guide_outputs, recursive)
+        choice = settings["format"]
+        plan = make_plan(pipes.inputs, mask, pipes.output, guide_outputs, recursive, choice)
         if dry_run:
             return print_plan(plan, saying.as_json)
         with RunDisplay(saying.progress, saying.quiet) as display:

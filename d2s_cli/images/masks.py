@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d2s_cli.errors import InputError
-from d2s_cli.images.codec import READ_ERRORS, Photo
+from d2s_cli.images.photo import Photo, upright
+from d2s_cli.images.reading import READ_ERRORS
 
 POLARITIES = ("white", "black")
 #: above this share of hole, a mask that also covers most of the border is probably inverted
@@ -59,8 +60,7 @@ def read_mask(path: Path, photo: Photo, settings: MaskSettings | None = None) ->
             grey = _grey(file)
     except READ_ERRORS as error:
         raise InputError(f"cannot read mask {path}: {error}") from error
-    upright = _fit(grey, photo, path)
-    hole = upright >= settings.threshold
+    hole = _fit(grey, photo, path) >= settings.threshold
     if settings.polarity == "black":
         hole = ~hole
     hole = grow_hole(hole, settings.grow)
@@ -84,23 +84,13 @@ def _fit(grey: NDArray[np.float32], photo: Photo, path: Path) -> NDArray[np.floa
     if grey.shape == (height, width):
         return grey
     if photo.orientation != 1 and grey.shape == (width, height):
-        return _turned(grey, photo.orientation)
+        return np.ascontiguousarray(upright(grey, photo.orientation))
     raise InputError(
         f"mask and image differ in size: {photo.path} is {width}x{height},"
         f" {path} is {grey.shape[1]}x{grey.shape[0]}",
         "make the mask at the picture's own size; d2s does not stretch it, since that would move"
         " the hole",
     )
-
-
-def _turned(grey: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
-    turns = {
-        5: lambda a: a.T,
-        6: lambda a: np.rot90(a, -1),
-        7: lambda a: np.rot90(a.T, 2),
-        8: lambda a: np.rot90(a, 1),
-    }
-    return np.ascontiguousarray(turns[orientation](grey))
 
 
 def grow_hole(hole: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2s_cli.errors import InputError
+from d2s_cli.errors import InputError, UsageError
+from d2s_cli.images.formats import FORMATS, suffix_for
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+IMAGE_SUFFIXES = frozenset(FORMATS)
 #: how a mask beside its picture is named; {} is the picture's stem
 MASK_PATTERNS = ("{}_mask*", "{}-mask", "{}.mask", "masks/{}", "masks/{}_mask*")
 #: how a mask in a folder of masks is named
@@ -156,6 +157,7 @@ def make_plan(
     output: str | Path | None = None,
     guides: str | Path | None = None,
     recursive: bool = False,
+    choice: str = "keep",
 ) -> Plan:
     """Pair everything before anything runs.
 
@@ -163,15 +165,17 @@ def make_plan(
         inputs: pictures and folders.
         mask, output, guides: see `find_masks`, `output_path`, `find_guide`.
         recursive: go into subfolders.
+        choice: --format, a key of formats.CHOICES.
 
     Raises:
         InputError: nothing to do at all; two results with one name; a result over an input.
+        UsageError: --output names a file of another format than --format.
     """
     if mask is not None and not Path(mask).exists():
         raise InputError(f"no mask at {mask}", "try: --mask FILE, white where pixels are missing")
     paths = [Path(p) for p in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     mask, output, guides = (None if p is None else Path(p) for p in (mask, output, guides))
-    jobs, failed = _pair(paths, mask, output, guides, recursive)
+    jobs, failed = _pair(paths, mask, output, guides, recursive, choice)
     _refuse_collisions(jobs)
     return Plan(jobs, failed, _results_folder(paths, output))
 
@@ -191,6 +195,7 @@ def _pair(
     output: Path | None,
     guides: Path | None,
     recursive: bool,
+    choice: str,
 ) -> tuple[list[Job], list[tuple[Path, InputError]]]:
     images = find_images(inputs, recursive)
     jobs: list[Job] = []
@@ -203,7 +208,7 @@ def _pair(
             continue
         for one in masks:
             stem = one.stem if len(masks) > 1 else None
-            target = output_path(image, below, output, one_file and len(masks) == 1, stem)
+            target = output_path(image, below, output, one_file and len(masks) == 1, stem, choice)
             try:
                 guide = find_guide(guides, image, one, below) if guides else None
             except InputError as error:
@@ -229,7 +234,12 @@ def _no_mask(image: Path, mask: Path | None) -> InputError:
 
 
 def output_path(
-    image: Path, below: Path | None, output: Path | None, single: bool, stem: str | None = None
+    image: Path,
+    below: Path | None,
+    output: Path | None,
+    single: bool,
+    stem: str | None = None,
+    choice: str = "keep",
 ) -> Path:
     """Where a result goes: beside a named file as NAME_d2s, into FOLDER_d2s/ for a folder.
 
@@ -239,16 +249,26 @@ def output_path(
         output: --output, or None.
         single: the only result of the run, so that `output` may be a file.
         stem: name of the result if not the picture's (several masks for one picture).
+        choice: --format, a key of formats.CHOICES.
+
+    Raises:
+        UsageError: `output` is a file of another format.
     """
-    name = (stem or image.stem) + image.suffix
+    suffix = suffix_for(image.suffix, choice)
+    name = (stem or image.stem) + suffix
     if single and output is not None and output.suffix and not output.is_dir():
+        if (other := suffix_for(output.suffix, choice)) != output.suffix:
+            raise UsageError(
+                f"--format {choice} and --output {output} name different formats",
+                f"try: --output {output.with_suffix(other)}, or leave out --format",
+            )
         return output
     relative = image.relative_to(below).parent if below is not None else Path()
     if output is not None:
         return output / relative / name
     if below is not None:
         return default_folder(below) / relative / name
-    return image.with_name(f"{stem or image.stem}_d2s{image.suffix}")
+    return image.with_name(f"{stem or image.stem}_d2s{suffix}")
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
