@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from d2s_cli.cli import suggestions
+from d2s_cli.cli.suggestions import one_of
+
 MASKS, REFINE, OUT, DEVICE = "Masks", "Guide and refinement", "Output", "Device"
 
 Inputs = Annotated[
@@ -31,7 +34,11 @@ Mask = Annotated[
 ]
 Polarity = Annotated[
     str,
-    typer.Option(rich_help_panel=MASKS, help="Which side of a mask is the hole: white or black."),
+    typer.Option(
+        rich_help_panel=MASKS,
+        autocompletion=one_of(suggestions.POLARITIES),
+        help="Which side of a mask is the hole: white or black.",
+    ),
 ]
 Threshold = Annotated[
     float,
@@ -59,6 +66,7 @@ Guide = Annotated[
         "-g",
         rich_help_panel=REFINE,
         envvar="D2S_GUIDE",
+        autocompletion=one_of(suggestions.GUIDES),
         help="First result from: auto (the best one here), patchmatch, telea, ns; or none, to"
         " start from noise (needs weights trained on the whole noise table).",
     ),
@@ -71,6 +79,7 @@ Weights = Annotated[
         rich_help_panel=REFINE,
         envvar="D2S_WEIGHTS",
         metavar="NAME|FILE",
+        autocompletion=suggestions.weights_names,
         help="Refinement weights: a bundled name, a .safetensors, or a published Palette"
         " checkpoint (.pth).",
     ),
@@ -104,6 +113,7 @@ Sampler = Annotated[
         "--sampler",
         rich_help_panel=REFINE,
         show_default=False,
+        autocompletion=one_of(suggestions.SAMPLERS),
         help="ddpm (the paper's, posterior step), ddpm-beta (its eq. 13), ddim, dpmpp or"
         " dpmpp-sde. [default: measured]",
     ),
@@ -123,6 +133,7 @@ Start = Annotated[
     typer.Option(
         "--start",
         rich_help_panel=REFINE,
+        autocompletion=one_of(suggestions.STARTS),
         help="middle (begin at T_k, algorithm 3) or start (run the whole of a table of"
         " --table-steps, algorithm 2).",
     ),
@@ -182,6 +193,7 @@ IfExists = Annotated[
         "--if-exists",
         rich_help_panel=OUT,
         show_default=False,
+        autocompletion=one_of(suggestions.IF_EXISTS),
         help="error, skip or overwrite. [default: skip for folders, error for one file]",
     ),
 ]
@@ -207,6 +219,7 @@ Device = Annotated[
         "-d",
         rich_help_panel=DEVICE,
         envvar="D2S_DEVICE",
+        autocompletion=one_of(suggestions.DEVICES),
         help="auto, cpu, cuda, cuda:N or mps. A named device is never swapped for another.",
     ),
 ]
@@ -216,6 +229,7 @@ Precision = Annotated[
         "--precision",
         rich_help_panel=DEVICE,
         envvar="D2S_PRECISION",
+        autocompletion=one_of(suggestions.PRECISIONS),
         help="auto, fp32, bf16 or fp16.",
     ),
 ]

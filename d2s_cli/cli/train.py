@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from d2s_cli.cli import suggestions
 from d2s_cli.cli.console import say
+from d2s_cli.cli.suggestions import one_of
 
 
 def train(
@@ -28,8 +30,9 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
+            autocompletion=one_of(suggestions.PRESETS),
             help="modern (the bundled weights' recipe: lean, quick to train) or paper (the"
-            " paper's network and recipe)."
+            " paper's network and recipe).",
         ),
     ] = "modern",
     images: Annotated[
@@ -54,10 +57,22 @@ def train(
         float, typer.Option(metavar="SECONDS", help="Between checkpoints with sample pictures.")
     ] = 300.0,
     device: Annotated[
-        str, typer.Option("--device", "-d", envvar="D2S_DEVICE", help="auto, cpu, cuda, mps.")
+        str,
+        typer.Option(
+            "--device",
+            "-d",
+            envvar="D2S_DEVICE",
+            autocompletion=one_of(suggestions.DEVICES),
+            help="auto, cpu, cuda, mps.",
+        ),
     ] = "auto",
     precision: Annotated[
-        str, typer.Option(envvar="D2S_PRECISION", help="auto, fp32 or bf16.")
+        str,
+        typer.Option(
+            envvar="D2S_PRECISION",
+            autocompletion=one_of(suggestions.PRECISIONS),
+            help="auto, fp32 or bf16.",
+        ),
     ] = "auto",
 ) -> None:
     """Train a refiner by algorithm 1 on folders of photographs. Run the same command again to go
