@@ -66,7 +66,7 @@ def common(
 def main() -> None:
     """Run the command line; errors that users can act on become one screen and their exit code."""
     if VARIABLE in os.environ:
-        from typer.completion import completion_init
+        from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()
     try:

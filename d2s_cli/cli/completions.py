@@ -27,7 +27,7 @@ def completion_script(shell: str) -> str:
     Raises:
         UsageError: a shell that there is no script for.
     """
-    from typer.completion import get_completion_script
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     if shell not in SHELLS:
         raise UsageError(f"no completion for shell {shell!r}", f"one of: {', '.join(SHELLS)}")
@@ -52,7 +52,7 @@ def completions(
 ) -> None:
     """Print a completion script for bash, zsh, fish or powershell. Changes no file.
 
-    \\b
+    \b
     Examples:
       d2s completions bash > ~/.local/share/bash-completion/completions/d2s
       d2s completions zsh > "${fpath[1]}/_d2s"

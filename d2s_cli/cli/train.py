@@ -36,23 +36,40 @@ def train(
         ),
     ] = "modern",
     images: Annotated[
-        int | None, typer.Option(metavar="N", help="Crops to see in all.", show_default=False)
+        int | None,
+        typer.Option(
+            metavar="N", help="Crops to see in all. [default: the preset's]", show_default=False
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", "-b", metavar="N", show_default=False)
+        int | None,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            metavar="N",
+            show_default=False,
+            help="Crops in one step. [default: the preset's]",
+        ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", metavar="F", show_default=False)
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            metavar="F",
+            show_default=False,
+            help="Largest one of the run. [default: the preset's]",
+        ),
     ] = None,
     cooldown: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             show_default=False,
-            help="Crops at the end over which the learning rate falls to 0.",
+            help="Crops at the end over which the learning rate falls to 0. [default: the"
+            " preset's]",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of crops, holes and noise.")] = 0,
     save_every: Annotated[
         float, typer.Option(metavar="SECONDS", help="Between checkpoints with sample pictures.")
     ] = 300.0,
