@@ -32,7 +32,7 @@ from d2s_cli.images.codec import (
     write_photo,
 )
 from d2s_cli.images.convert import from_unit_range, to_unit_range
-from d2s_cli.images.masks import read_mask
+from d2s_cli.images.masks import MaskSettings, read_mask
 from d2s_cli.images.pairing import Job, plan_jobs
 from d2s_cli.images.regions import Window, hole_windows
 from d2s_cli.images.texture import missing_texture
@@ -51,7 +51,7 @@ UNKNOWN_TOOL = "*"
 
 @dataclass
 class Event:
-    """What `report` is told: kind is device, warning, done, skipped, copied or failed."""
+    """What `report` is told: kind is device, warning, note, done, skipped, copied or failed."""
 
     kind: str
     text: str
@@ -166,6 +166,8 @@ class Engine:
         mask = read_mask(job.mask, photo, self.settings.mask_settings)
         for warning in mask.warnings:
             self.report(Event("warning", warning))
+        for note in mask.notes:
+            self.report(Event("note", note))
         current = _Open(
             job,
             photo,
@@ -472,6 +474,7 @@ def _restore(
         Path(output) if output is not None else None,
         guides,
         recursive,
+        settings.get("mask_settings", MaskSettings()).source,
     )
     if not jobs:
         raise failed[0][1]

@@ -61,6 +61,8 @@ class RunDisplay:
             say(f"failed: {event.text}")
         elif event.kind == "warning":
             say(f"warning: {event.text}")
+        elif event.kind == "note" and not self.quiet:
+            say(f"note: {event.text}")
         elif event.kind == "device" and not self.quiet:
             say(event.text)
         if not event.total:

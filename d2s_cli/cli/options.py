@@ -32,12 +32,24 @@ Mask = Annotated[
         " beside the images: NAME_mask*, NAME-mask, NAME.mask, masks/NAME.",
     ),
 ]
+MaskFrom = Annotated[
+    str,
+    typer.Option(
+        "--mask-from",
+        rich_help_panel=MASKS,
+        metavar="SOURCE",
+        autocompletion=one_of(suggestions.MASK_SOURCES),
+        help="auto (--mask, else a mask beside the image, else its alpha if it has transparent"
+        " pixels), name (no alpha), alpha, or color=#RRGGBB (a key colour in the image).",
+    ),
+]
 Polarity = Annotated[
     str,
     typer.Option(
         rich_help_panel=MASKS,
         autocompletion=one_of(suggestions.POLARITIES),
-        help="Which side of a mask is the hole: white or black.",
+        help="Which side of a mask is the hole: white, black, or auto (the one that covers less of"
+        " the picture and its border; what was decided is said).",
     ),
 ]
 Threshold = Annotated[
@@ -47,7 +59,7 @@ Threshold = Annotated[
         rich_help_panel=MASKS,
         min=0.0,
         max=1.0,
-        help="Grey level from which a mask pixel is white.",
+        help="Grey level from which a mask pixel is white, or transparency from which it is hole.",
     ),
 ]
 Grow = Annotated[
@@ -255,6 +267,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went w
 
 def restore_settings(
     inputs: list[Path],
+    mask_from: str,
     polarity: str,
     threshold: float,
     grow: int,
@@ -263,13 +276,10 @@ def restore_settings(
     **settings: Any,
 ) -> dict[str, Any]:
     """Command line values to fields of engine.Settings."""
-    from d2s_cli.errors import UsageError
-    from d2s_cli.images.masks import POLARITIES, MaskSettings
+    from d2s_cli.images.masks import MaskSettings
 
-    if polarity not in POLARITIES:
-        raise UsageError(f"unknown --polarity {polarity!r}", f"one of: {', '.join(POLARITIES)}")
     if if_exists is None:
         folder = any(os.path.isdir(path) for path in inputs)
         if_exists = "overwrite" if force else "skip" if folder else "error"
-    mask = MaskSettings(polarity=polarity, threshold=threshold, grow=grow)
+    mask = MaskSettings(polarity=polarity, threshold=threshold, grow=grow, source=mask_from)
     return {**settings, "mask_settings": mask, "if_exists": if_exists}

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2s_cli.errors import InputError
+from d2s_cli.errors import InputError, UsageError
+from d2s_cli.images.masks import has_transparent_pixels
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 #: how a mask beside its picture is named; {} is the picture's stem
@@ -25,7 +26,7 @@ class Job:
 
     Attributes:
         image: the damaged picture.
-        mask: its mask file.
+        mask: its mask file; the picture itself if its alpha or a key colour marks the hole.
         output: where the result goes.
         guide: first result of another tool, for `refine`.
     """
@@ -86,14 +87,34 @@ def _matches(folder: Path, patterns: Iterable[str], stem: str) -> list[Path]:
     return found
 
 
-def find_masks(image: Path, mask: Path | None, below: Path | None = None) -> list[Path]:
+def find_masks(
+    image: Path, mask: Path | None, below: Path | None = None, source: str = "auto"
+) -> list[Path]:
     """Masks of a picture: the given file, or by name in the given folder, or beside the picture.
 
     Args:
         image: the picture.
         mask: --mask: one file for every picture, a folder, or None.
         below: folder that the picture was found in; a folder of masks may mirror its tree.
+        source: "name" looks no further; "alpha" or a key colour is the picture itself; "auto" takes
+            the picture itself if no mask lies beside it and it has transparent pixels.
+
+    Raises:
+        UsageError: a mask and another source are both given.
     """
+    if source not in ("auto", "name"):
+        if mask is not None:
+            raise UsageError(
+                f"--mask {mask} and --mask-from {source} contradict each other", "leave one out"
+            )
+        return [image]
+    found = _masks_by_name(image, mask, below)
+    if not found and mask is None and source == "auto" and has_transparent_pixels(image):
+        return [image]
+    return found
+
+
+def _masks_by_name(image: Path, mask: Path | None, below: Path | None) -> list[Path]:
     if mask is None:
         return [m for m in _matches(image.parent, MASK_PATTERNS, image.stem) if m != image]
     if not mask.is_dir():
@@ -111,26 +132,44 @@ def find_guide(guides: Path, image: Path, mask: Path, below: Path | None = None)
     Raises:
         InputError: none, or more than one of the same name.
     """
-    if guides.is_file():
-        return guides
-    if not guides.is_dir():
-        raise InputError(f"no folder or file of guide results at {guides}")
-    folders = [guides]
-    if below is not None and image.parent != below:
-        folders.insert(0, guides / image.parent.relative_to(below))
     names = [mask.stem, *(pattern.format(image.stem) for pattern in GUIDE_PATTERNS)]
+    return find_result(guides, image, names, below, "guide result")
+
+
+def find_result(
+    results: Path, image: Path, names: Iterable[str], below: Path | None, what: str
+) -> Path:
+    """The picture in a folder of results that belongs to `image`.
+
+    Args:
+        results: the folder, or the one file for every picture.
+        image: the picture.
+        names: stems to look for, the first that is there wins.
+        below: folder that the picture was found in; `results` may mirror its tree.
+        what: the results' name in messages.
+
+    Raises:
+        InputError: none, or more than one of the same name.
+    """
+    if results.is_file():
+        return results
+    if not results.is_dir():
+        raise InputError(f"no folder or file of {what}s at {results}")
+    folders = [results]
+    if below is not None and image.parent != below:
+        folders.insert(0, results / image.parent.relative_to(below))
     for folder in folders:
         for name in dict.fromkeys(names):
             found = _matches(folder, ("{}",), name)
             if len(found) > 1:
                 raise InputError(
-                    f"more than one guide result for {image}: {', '.join(map(str, found))}",
+                    f"more than one {what} for {image}: {', '.join(map(str, found))}",
                     "keep one of them",
                 )
             if found:
                 return found[0]
     raise InputError(
-        f"no guide result for {image} in {guides}",
+        f"no {what} for {image} in {results}",
         f"looked for: {', '.join(dict.fromkeys(names))}, any picture format",
     )
 
@@ -141,8 +180,9 @@ def plan_jobs(
     output: Path | None = None,
     guides: Path | None = None,
     recursive: bool = False,
+    source: str = "auto",
 ) -> tuple[list[Job], list[tuple[Path, InputError]]]:
-    """Pair everything before anything runs.
+    """Pair everything before anything runs. `source` as in `find_masks`.
 
     Returns:
         The jobs, and the pictures that cannot be done with the reason.
@@ -155,9 +195,9 @@ def plan_jobs(
     failed: list[tuple[Path, InputError]] = []
     one_file = len(images) == 1 and images[0][1] is None
     for image, below in images:
-        masks = find_masks(image, mask, below)
+        masks = find_masks(image, mask, below, source)
         if not masks:
-            failed.append((image, _no_mask(image, mask)))
+            failed.append((image, no_mask(image, mask)))
             continue
         for one in masks:
             stem = one.stem if len(masks) > 1 else None
@@ -172,7 +212,8 @@ def plan_jobs(
     return jobs, failed
 
 
-def _no_mask(image: Path, mask: Path | None) -> InputError:
+def no_mask(image: Path, mask: Path | None) -> InputError:
+    """What to say of a picture for which `find_masks` found nothing."""
     patterns = MASK_PATTERNS if mask is None else MASK_FOLDER_PATTERNS
     where = "beside it" if mask is None else f"in {mask}"
     return InputError(
@@ -203,6 +244,14 @@ def output_path(
     if below is not None:
         return below.parent / f"{below.resolve().name}_d2s" / relative / name
     return image.with_name(f"{stem or image.stem}_d2s{image.suffix}")
+
+
+def refuse_existing(paths: Iterable[Path], force: bool) -> None:
+    """Raise InputError if a file would be replaced unasked; call before anything is computed."""
+    existing = [path for path in paths if path.exists()]
+    if existing and not force:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise InputError(f"{existing[0]}{more} exists already", "try: --force, or another --output")
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
