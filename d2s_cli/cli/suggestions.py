@@ -16,6 +16,18 @@ IF_EXISTS = ("error", "skip", "overwrite")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PRESETS = ("modern", "paper")
+MAKE_FROM = ("alpha", "color=#", "diff", "random")
+MASK_KINDS = (
+    "irregular-thin",
+    "irregular-medium",
+    "irregular-thick",
+    "mat-large",
+    "mat-small",
+    "box",
+    "scratches",
+    "mix",
+)
+JOINS = ("union", "intersect", "subtract")
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
 
