@@ -19,6 +19,7 @@ LEVELS = {
     "diffusion": 3,
     "recipe": 4,
     "engine": 5,
+    "doctor": 5,
     "training": 4,
     "cli": 6,
     "__main__": 7,

@@ -11,6 +11,7 @@ import typer
 from d2s_cli import __version__
 from d2s_cli.cli.completions import VARIABLE, completions
 from d2s_cli.cli.console import print_error
+from d2s_cli.cli.doctor import doctor
 from d2s_cli.cli.inpaint import inpaint
 from d2s_cli.cli.mask import mask_app
 from d2s_cli.cli.refine import refine
@@ -31,6 +32,7 @@ app.command(rich_help_panel="Restore", no_args_is_help=True)(inpaint)
 app.command(rich_help_panel="Restore", no_args_is_help=True)(refine)
 app.add_typer(mask_app, name="mask", rich_help_panel="Prepare")
 app.command(rich_help_panel="Prepare", no_args_is_help=True)(train)
+app.command(rich_help_panel="Set up")(doctor)
 app.command(rich_help_panel="Set up", no_args_is_help=True)(completions)
 
 
