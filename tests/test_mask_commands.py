@@ -186,6 +186,7 @@ def test_one_picture_without_a_hole_does_not_end_the_rest(tmp_path: Path) -> Non
         (["--from", "random", "--cover", "lots"], 2, "two percentages"),
         (["--from", "random", "--kind", "scratches", "--cover", "90-95"], 2, "they covered"),
         (["--from", "random", "-o", "m.jpg"], 4, "would not stay black and white"),
+        (["--from", "random", "-o", "a.png", "-f"], 4, "overwrite an input"),
         (["--from", "color=#000001"], 4, "nothing in"),
     ],
 )
@@ -314,6 +315,7 @@ def test_preview_writes_a_tinted_picture_or_prints_a_coarse_one(tmp_path: Path) 
     look[BOX] = 0
     assert not look.any()
     assert "exists already" in error_of(*command, "-o", tmp_path / "look.png").message
+    assert "overwrite an input" in error_of(*command, "-o", image, "-f").message
 
 
 def test_preview_in_colour_uses_half_blocks() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from d2s_cli import __version__
+from d2s_cli.cli.compare import compare
 from d2s_cli.cli.completions import VARIABLE, completions
 from d2s_cli.cli.console import print_error
 from d2s_cli.cli.doctor import doctor
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command(rich_help_panel="Restore", no_args_is_help=True)(inpaint)
 app.command(rich_help_panel="Restore", no_args_is_help=True)(refine)
+app.command(rich_help_panel="Judge", no_args_is_help=True)(compare)
 app.add_typer(mask_app, name="mask", rich_help_panel="Prepare")
 app.command(rich_help_panel="Prepare", no_args_is_help=True)(train)
 app.command(rich_help_panel="Set up")(doctor)

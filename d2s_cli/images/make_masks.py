@@ -109,7 +109,7 @@ def plan_masks(
     targets = [one.target for one in plan]
     if len(set(targets)) < len(targets):
         raise InputError("two masks would have one name", "try: one folder at a time")
-    refuse_existing(targets, force)
+    refuse_existing(targets, force, [p for one in plan for p in (one.image, one.other) if p])
     return plan
 
 

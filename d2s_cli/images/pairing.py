@@ -246,9 +246,17 @@ def output_path(
     return image.with_name(f"{stem or image.stem}_d2s{image.suffix}")
 
 
-def refuse_existing(paths: Iterable[Path], force: bool) -> None:
-    """Raise InputError if a file would be replaced unasked; call before anything is computed."""
+def refuse_existing(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -> None:
+    """Raise InputError if a file would be replaced unasked, or an input at all.
+
+    To be called before anything is computed.
+    """
     existing = [path for path in paths if path.exists()]
+    read = {path.resolve() for path in inputs}
+    if lost := [path for path in existing if path.resolve() in read]:
+        raise InputError(
+            f"the result would overwrite an input: {lost[0]}", "try: --output OTHER_NAME"
+        )
     if existing and not force:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise InputError(f"{existing[0]}{more} exists already", "try: --force, or another --output")

@@ -46,7 +46,7 @@ def photo_and_mask(image: Path, mask: Path | None, settings: MaskSettings) -> tu
 def write_preview(photo: Photo, hole: Hole, path: Path, force: bool = False) -> None:
     """Write the overlay; InputError if the file exists already and `force` is not given."""
     format_of(path)
-    refuse_existing([path], force)
+    refuse_existing([path], force, [photo.path])
     write_photo(Image.fromarray(overlay(photo.rgb, hole)), path)
 
 
