@@ -8,7 +8,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d2s_cli.errors import InputError, UsageError
-from d2s_cli.images.codec import Photo, format_of, read_photo, write_photo
+from d2s_cli.images.codec import Photo, format_of, read_photo
+from d2s_cli.images.drawings import write_drawing
 from d2s_cli.images.masks import Hole, MaskSettings, read_mask, transparency
 from d2s_cli.images.pairing import (
     GUIDE_PATTERNS,
@@ -290,11 +290,9 @@ def check_pictures(
 def write_pictures(comparison: Comparison, pictures: Pictures) -> list[Path]:
     """Write what was asked for; returns the files."""
     if pictures.sheet is not None:
-        shown: Any = sheet(comparison, pictures.gain, pictures.max_side)
-        write_photo(Image.fromarray(shown), pictures.sheet)
+        write_drawing(sheet(comparison, pictures.gain, pictures.max_side), pictures.sheet)
     if pictures.difference is not None:
-        shown = heat_map(comparison, pictures.gain)
-        write_photo(Image.fromarray(shown), pictures.difference)
+        write_drawing(heat_map(comparison, pictures.gain), pictures.difference)
     if pictures.slider is not None:
         try:
             pictures.slider.parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from d2s_cli.errors import InputError, UsageError
-from d2s_cli.images.codec import LOSSLESS, format_of, read_photo, write_photo
+from d2s_cli.images.codec import read_photo
+from d2s_cli.images.drawings import check_lossless, write_drawing
 from d2s_cli.images.masks import Hole, grow_hole, read_grey
 from d2s_cli.images.pairing import refuse_existing
 
@@ -129,7 +129,7 @@ def _targets(masks: Sequence[Path], output: Path) -> list[Path]:
                 f"{len(masks)} masks do not fit into one file {output}",
                 "try: --output FOLDER, or --join union",
             )
-        check_mask_name(output)
+        check_lossless(output)
         return [output]
     targets = [output / f"{mask.stem}.png" for mask in masks]
     if len(set(targets)) < len(targets):
@@ -137,16 +137,7 @@ def _targets(masks: Sequence[Path], output: Path) -> list[Path]:
     return targets
 
 
-def check_mask_name(path: Path) -> None:
-    """Raise InputError for a format that would blur the hole's edge."""
-    if format_of(path) not in LOSSLESS:
-        raise InputError(
-            f"a mask as {path.suffix} would not stay black and white: {path}",
-            f"try: {path.with_suffix('.png')}",
-        )
-
-
 def write_mask(hole: Hole, path: Path) -> None:
-    """Write a hole as white on black, 8-bit grey; the name appears when whole."""
-    check_mask_name(path)
-    write_photo(Image.fromarray(hole.astype(np.uint8) * 255), path)
+    """Write a hole as white on black, 8-bit grey; InputError for a format with loss."""
+    check_lossless(path)
+    write_drawing(hole.astype(np.uint8) * 255, path)

@@ -12,7 +12,8 @@ import numpy as np
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.codec import Photo, read_photo
 from d2s_cli.images.draw_masks import draw_hole
-from d2s_cli.images.edit_masks import check_mask_name, write_mask
+from d2s_cli.images.drawings import check_lossless
+from d2s_cli.images.edit_masks import write_mask
 from d2s_cli.images.masks import (
     KEY_TOLERANCE,
     Hole,
@@ -104,7 +105,7 @@ def plan_masks(
         for number in range(settings.per_image):
             ending = f"_mask{number:03d}" if settings.per_image > 1 else "_mask"
             target = _target(image, below, output, single, image.stem + ending)
-            check_mask_name(target)
+            check_lossless(target)
             plan.append(Planned(image, target, number, other))
     targets = [one.target for one in plan]
     if len(set(targets)) < len(targets):

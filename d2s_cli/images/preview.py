@@ -8,10 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from d2s_cli.errors import InputError
-from d2s_cli.images.codec import Photo, format_of, read_photo, write_photo
+from d2s_cli.images.codec import Photo, format_of, read_photo
+from d2s_cli.images.drawings import write_drawing
 from d2s_cli.images.masks import Hole, Mask, MaskSettings, read_mask
 from d2s_cli.images.pairing import find_masks, no_mask, refuse_existing
 
@@ -47,7 +47,7 @@ def write_preview(photo: Photo, hole: Hole, path: Path, force: bool = False) -> 
     """Write the overlay; InputError if the file exists already and `force` is not given."""
     format_of(path)
     refuse_existing([path], force, [photo.path])
-    write_photo(Image.fromarray(overlay(photo.rgb, hole)), path)
+    write_drawing(overlay(photo.rgb, hole), path)
 
 
 def to_8_bit(rgb: NDArray[Any]) -> NDArray[np.uint8]:
