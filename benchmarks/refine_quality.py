@@ -48,10 +48,10 @@ from d2s_cli.diffusion.schedule import SPACINGS, NoiseTable
 from d2s_cli.errors import D2SError
 from d2s_cli.guides.opencv import opencv_fill
 from d2s_cli.images.convert import from_unit_range, to_unit_range
+from d2s_cli.images.draw_masks import mat_mask, scratch_mask
 from d2s_cli.images.texture import missing_texture
 from d2s_cli.recipe import adapted_tk
 from d2s_cli.runtime import pick
-from d2s_cli.training.masks import mat_mask, scratch_mask
 
 SIDE = 256
 BATCH = 8

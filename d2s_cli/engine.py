@@ -25,7 +25,7 @@ from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.on_photo import fill_window
 from d2s_cli.guides.registry import load_guide
 from d2s_cli.images.formats import format_of, is_lossless
-from d2s_cli.images.masks import read_mask
+from d2s_cli.images.masks import MaskSettings, read_mask
 from d2s_cli.images.pairing import Job, Plan, make_plan
 from d2s_cli.images.photo import Photo
 from d2s_cli.images.reading import read_photo
@@ -215,6 +215,8 @@ class Engine:
         mask = read_mask(job.mask, photo, self.settings.mask_settings)
         for warning in mask.warnings:
             self.report(Event("warning", warning))
+        for note in mask.notes:
+            self.report(Event("note", note))
         if mask.hole.all():
             raise InputError(
                 f"{job.mask} marks the whole picture as hole: nothing is left to go by",
@@ -459,7 +461,7 @@ def inpaint(
     Raises:
         InputError: nothing can be done at all.
     """
-    plan = make_plan(inputs, mask, output, None, recursive, settings.get("format", "keep"))
+    plan = make_plan(inputs, mask, output, None, recursive, *_planning(settings))
     return carry_out(plan, report, stop, settings)
 
 
@@ -478,9 +480,14 @@ def refine(
     Args:
         guide_outputs: folder (or file) with the first results, found by the names tools use.
     """
-    choice = settings.get("format", "keep")
-    plan = make_plan(inputs, mask, output, guide_outputs, recursive, choice)
+    plan = make_plan(inputs, mask, output, guide_outputs, recursive, *_planning(settings))
     return carry_out(plan, report, stop, settings)
+
+
+def _planning(settings: dict[str, Any]) -> tuple[str, str]:
+    """The settings that the plan depends on: format of the results, source of the masks."""
+    masks: MaskSettings = settings.get("mask_settings", MaskSettings())
+    return settings.get("format", "keep"), masks.source
 
 
 def carry_out(

@@ -134,3 +134,43 @@ def _device_name(device: torch.device) -> str:
     if device.type == "mps":
         return "Apple GPU (mps)"
     return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+#: largest deviation from double precision that a working device shows, relative to the result
+PRECISION_LIMITS = {"fp32": 2e-3, "fp16": 2e-2, "bf16": 8e-2}
+
+
+def precisions_to_test() -> list[Compute]:
+    """Every device here with every number format that `pick` may choose for it."""
+    found = [Compute(torch.device("cpu"))]
+    if cpu_has_bf16():
+        found.append(Compute(torch.device("cpu"), torch.bfloat16))
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        device = torch.device("cuda", index)
+        found += [Compute(device), Compute(device, torch.float16)]
+        if torch.cuda.is_bf16_supported(False):
+            found.append(Compute(device, torch.bfloat16))
+    if torch.backends.mps.is_available():
+        found.append(Compute(torch.device("mps")))
+    return found
+
+
+def precision_error(compute: Compute) -> float:
+    """Largest deviation of a small convolution from double precision, relative to the result.
+
+    Raises:
+        RuntimeError: the device cannot run it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randn(1, 16, 24, 24, generator=generator)
+    kernel = torch.randn(16, 16, 3, 3, generator=generator)
+    exact = nn.functional.conv2d(picture.double(), kernel.double())
+    with torch.inference_mode(), compute.network_precision():
+        out = nn.functional.conv2d(picture.to(compute.device), kernel.to(compute.device))
+    return float((out.cpu().double() - exact).abs().max() / exact.abs().max())
+
+
+def within_limits(compute: Compute, error: float) -> bool:
+    """True if `precision_error` is what the number format explains; False for NaN too."""
+    names = {dtype: name for name, dtype in PRECISIONS.items()}
+    return error <= PRECISION_LIMITS[names[compute.dtype]]

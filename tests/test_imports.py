@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ LEVELS = {
     "manifest": 5,
     "batches": 5,
     "engine": 6,
+    "doctor": 5,
     "training": 4,
     "cli": 7,
     "__main__": 8,
@@ -76,3 +78,23 @@ def test_help_and_version_load_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.stderr.strip() == "[]", run.stderr
     assert run.returncode == 0
+
+
+def test_completing_loads_nothing_heavy() -> None:
+    code = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr))\n"
+        "sys.argv = ['d2s']\n"
+        "from d2s_cli.cli.app import main\n"
+        "main()"
+    )
+    asked = {"_D2S_COMPLETE": "complete_bash", "COMP_WORDS": "d2s inpaint -w ", "COMP_CWORD": "3"}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "d2s-base" in run.stdout
+    assert run.stderr.strip() == "[]", run.stderr

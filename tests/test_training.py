@@ -19,6 +19,7 @@ from torch import nn
 from d2s_cli.diffusion.refiner import load_refiner
 from d2s_cli.diffusion.unet import UNetConfig
 from d2s_cli.errors import InputError, UsageError
+from d2s_cli.images.draw_masks import Hole, mat_mask, scratch_mask
 from d2s_cli.runtime import Compute
 from d2s_cli.training import samples
 from d2s_cli.training.data import (
@@ -41,7 +42,7 @@ from d2s_cli.training.loop import (
     Trainer,
     train,
 )
-from d2s_cli.training.masks import Hole, mat_mask, mixed_mask, scratch_mask
+from d2s_cli.training.masks import mixed_mask
 
 CPU = Compute(torch.device("cpu"))
 TINY_RUN = TrainConfig(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from d2s_cli import __version__
+from d2s_cli.cli.compare import compare
+from d2s_cli.cli.completions import VARIABLE, completions
 from d2s_cli.cli.config import option_defaults, settings_files
 from d2s_cli.cli.console import print_error
+from d2s_cli.cli.doctor import doctor
 from d2s_cli.cli.inpaint import inpaint
+from d2s_cli.cli.mask import mask_app
 from d2s_cli.cli.refine import refine
 from d2s_cli.cli.train import train
 from d2s_cli.errors import D2SError
@@ -27,7 +32,11 @@ app = typer.Typer(
 )
 app.command(rich_help_panel="Restore", no_args_is_help=True)(inpaint)
 app.command(rich_help_panel="Restore", no_args_is_help=True)(refine)
+app.command(rich_help_panel="Judge", no_args_is_help=True)(compare)
+app.add_typer(mask_app, name="mask", rich_help_panel="Prepare")
 app.command(rich_help_panel="Prepare", no_args_is_help=True)(train)
+app.command(rich_help_panel="Set up")(doctor)
+app.command(rich_help_panel="Set up", no_args_is_help=True)(completions)
 
 
 def _version(value: bool) -> None:
@@ -81,13 +90,17 @@ def common(
 
     \b
     Exit codes: 0 done, 2 wrong usage, 3 some images failed, 4 bad input,
-    5 weights or guide not usable, 6 device or memory, 1 a bug, 130 interrupted.
+    5 weights or guide not usable, 6 device or memory, 7 a check failed, 1 a bug, 130 interrupted.
     """
     _apply_settings_files(context, config)
 
 
 def main() -> None:
     """Run the command line; errors that users can act on become one screen and their exit code."""
+    if VARIABLE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     try:
         app()
     except D2SError as error:

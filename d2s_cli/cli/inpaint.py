@@ -12,6 +12,7 @@ def inpaint(
     inputs: opt.Inputs,
     mask: opt.Mask = None,
     recursive: opt.Recursive = False,
+    mask_from: opt.MaskFrom = "auto",
     polarity: opt.Polarity = "white",
     threshold: opt.Threshold = 0.5,
     grow: opt.Grow = 0,
@@ -51,11 +52,15 @@ def inpaint(
       d2s inpaint photo.png -m m.png -o fixed.png --samples 4
       # a folder of scans, masks in another folder, holes 3 px wider
       d2s inpaint scans/ -r --mask scratches/ --grow 3 -o out/
+      # the hole is where a cut-out is transparent, or where it is pure magenta
+      d2s inpaint cutout.png
+      d2s inpaint marked.png --mask-from color=#FF00FF --grow 2
       # one mask for all
       d2s inpaint frames/ --mask logo.png -o clean/
     """
     settings = opt.restore_settings(
         inputs,
+        mask_from,
         polarity,
         threshold,
         grow,

@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from d2s_cli.cli import suggestions
+from d2s_cli.cli.suggestions import one_of
+
 MASKS, REFINE, OUT, DEVICE = "Masks", "Guide and refinement", "Output", "Device"
 
 Inputs = Annotated[
@@ -34,9 +37,25 @@ Mask = Annotated[
         " beside the images: NAME_mask*, NAME-mask, NAME.mask, masks/NAME.",
     ),
 ]
+MaskFrom = Annotated[
+    str,
+    typer.Option(
+        "--mask-from",
+        rich_help_panel=MASKS,
+        metavar="SOURCE",
+        autocompletion=one_of(suggestions.MASK_SOURCES),
+        help="auto (--mask, else a mask beside the image, else its alpha if it has transparent"
+        " pixels), name (no alpha), alpha, or color=#RRGGBB (a key colour in the image).",
+    ),
+]
 Polarity = Annotated[
     str,
-    typer.Option(rich_help_panel=MASKS, help="Which side of a mask is the hole: white or black."),
+    typer.Option(
+        rich_help_panel=MASKS,
+        autocompletion=one_of(suggestions.POLARITIES),
+        help="Which side of a mask is the hole: white, black, or auto (the one that covers less of"
+        " the picture and its border; what was decided is said).",
+    ),
 ]
 Threshold = Annotated[
     float,
@@ -45,7 +64,7 @@ Threshold = Annotated[
         rich_help_panel=MASKS,
         min=0.0,
         max=1.0,
-        help="Grey level from which a mask pixel is white.",
+        help="Grey level from which a mask pixel is white, or transparency from which it is hole.",
     ),
 ]
 Grow = Annotated[
@@ -64,6 +83,7 @@ Guide = Annotated[
         "-g",
         rich_help_panel=REFINE,
         envvar="D2S_GUIDE",
+        autocompletion=one_of(suggestions.GUIDES),
         help="First result from: auto (the best one here), patchmatch, telea, ns; or none, to"
         " start from noise (needs weights trained on the whole noise table).",
     ),
@@ -76,6 +96,7 @@ Weights = Annotated[
         rich_help_panel=REFINE,
         envvar="D2S_WEIGHTS",
         metavar="NAME|FILE",
+        autocompletion=suggestions.weights_names,
         help="Refinement weights: a bundled name, a .safetensors, or a published Palette"
         " checkpoint (.pth).",
     ),
@@ -109,6 +130,7 @@ Sampler = Annotated[
         "--sampler",
         rich_help_panel=REFINE,
         show_default=False,
+        autocompletion=one_of(suggestions.SAMPLERS),
         help="ddpm (the paper's, posterior step), ddpm-beta (its eq. 13), ddim, dpmpp or"
         " dpmpp-sde. [default: measured]",
     ),
@@ -128,6 +150,7 @@ Start = Annotated[
     typer.Option(
         "--start",
         rich_help_panel=REFINE,
+        autocompletion=one_of(suggestions.STARTS),
         help="middle (begin at T_k, algorithm 3) or start (run the whole of a table of"
         " --table-steps, algorithm 2).",
     ),
@@ -187,6 +210,7 @@ IfExists = Annotated[
         "--if-exists",
         rich_help_panel=OUT,
         show_default=False,
+        autocompletion=one_of(suggestions.IF_EXISTS),
         help="error, skip, overwrite or resume: redo what is missing, broken, or made from other"
         " inputs, weights or settings. [default: resume for folders, error for one file]",
     ),
@@ -232,6 +256,7 @@ Device = Annotated[
         "-d",
         rich_help_panel=DEVICE,
         envvar="D2S_DEVICE",
+        autocompletion=one_of(suggestions.DEVICES),
         help="auto, cpu, cuda, cuda:N or mps. A named device is never swapped for another.",
     ),
 ]
@@ -241,6 +266,7 @@ Precision = Annotated[
         "--precision",
         rich_help_panel=DEVICE,
         envvar="D2S_PRECISION",
+        autocompletion=one_of(suggestions.PRECISIONS),
         help="auto, fp32, bf16 or fp16.",
     ),
 ]
@@ -285,6 +311,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went w
 
 def restore_settings(
     inputs: list[Path],
+    mask_from: str,
     polarity: str,
     threshold: float,
     grow: int,
@@ -293,13 +320,10 @@ def restore_settings(
     **settings: Any,
 ) -> dict[str, Any]:
     """Command line values to fields of engine.Settings."""
-    from d2s_cli.errors import UsageError
-    from d2s_cli.images.masks import POLARITIES, MaskSettings
+    from d2s_cli.images.masks import MaskSettings
 
-    if polarity not in POLARITIES:
-        raise UsageError(f"unknown --polarity {polarity!r}", f"one of: {', '.join(POLARITIES)}")
     if if_exists is None:
         folder = any(os.path.isdir(path) for path in inputs)
         if_exists = "overwrite" if force else "resume" if folder else "error"
-    mask = MaskSettings(polarity=polarity, threshold=threshold, grow=grow)
+    mask = MaskSettings(polarity=polarity, threshold=threshold, grow=grow, source=mask_from)
     return {**settings, "mask_settings": mask, "if_exists": if_exists}

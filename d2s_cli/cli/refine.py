@@ -27,6 +27,7 @@ def refine(
     guide_outputs: GuideOutputs,
     mask: opt.Mask = None,
     recursive: opt.Recursive = False,
+    mask_from: opt.MaskFrom = "auto",
     polarity: opt.Polarity = "white",
     threshold: opt.Threshold = 0.5,
     grow: opt.Grow = 0,
@@ -66,6 +67,7 @@ def refine(
     """
     settings = opt.restore_settings(
         inputs,
+        mask_from,
         polarity,
         threshold,
         grow,

@@ -37,8 +37,15 @@ def restore(
 
     began = time.monotonic()
     with Pipes(inputs, output) as pipes, Interrupts() as interrupts:
-        choice = settings["format"]
-        plan = make_plan(pipes.inputs, mask, pipes.output, guide_outputs, recursive, choice)
+        plan = make_plan(
+            pipes.inputs,
+            mask,
+            pipes.output,
+            guide_outputs,
+            recursive,
+            settings["format"],
+            settings["mask_settings"].source,
+        )
         if dry_run:
             return print_plan(plan, saying.as_json)
         with RunDisplay(saying.progress, saying.quiet) as display:

@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from d2s_cli.cli import suggestions
 from d2s_cli.cli.console import say
+from d2s_cli.cli.suggestions import one_of
 
 
 def train(
@@ -28,36 +30,66 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
+            autocompletion=one_of(suggestions.PRESETS),
             help="modern (the bundled weights' recipe: lean, quick to train) or paper (the"
-            " paper's network and recipe)."
+            " paper's network and recipe).",
         ),
     ] = "modern",
     images: Annotated[
-        int | None, typer.Option(metavar="N", help="Crops to see in all.", show_default=False)
+        int | None,
+        typer.Option(
+            metavar="N", help="Crops to see in all. [default: the preset's]", show_default=False
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", "-b", metavar="N", show_default=False)
+        int | None,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            metavar="N",
+            show_default=False,
+            help="Crops in one step. [default: the preset's]",
+        ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", metavar="F", show_default=False)
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            metavar="F",
+            show_default=False,
+            help="Largest one of the run. [default: the preset's]",
+        ),
     ] = None,
     cooldown: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             show_default=False,
-            help="Crops at the end over which the learning rate falls to 0.",
+            help="Crops at the end over which the learning rate falls to 0. [default: the"
+            " preset's]",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of crops, holes and noise.")] = 0,
     save_every: Annotated[
         float, typer.Option(metavar="SECONDS", help="Between checkpoints with sample pictures.")
     ] = 300.0,
     device: Annotated[
-        str, typer.Option("--device", "-d", envvar="D2S_DEVICE", help="auto, cpu, cuda, mps.")
+        str,
+        typer.Option(
+            "--device",
+            "-d",
+            envvar="D2S_DEVICE",
+            autocompletion=one_of(suggestions.DEVICES),
+            help="auto, cpu, cuda, mps.",
+        ),
     ] = "auto",
     precision: Annotated[
-        str, typer.Option(envvar="D2S_PRECISION", help="auto, fp32 or bf16.")
+        str,
+        typer.Option(
+            envvar="D2S_PRECISION",
+            autocompletion=one_of(suggestions.PRECISIONS),
+            help="auto, fp32 or bf16.",
+        ),
     ] = "auto",
 ) -> None:
     """Train a refiner by algorithm 1 on folders of photographs. Run the same command again to go

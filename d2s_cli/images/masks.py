@@ -2,44 +2,73 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from d2s_cli.errors import InputError
+from d2s_cli.errors import InputError, UsageError
+from d2s_cli.images.colour import has_alpha
 from d2s_cli.images.photo import Photo, upright
 from d2s_cli.images.reading import READ_ERRORS
 
-POLARITIES = ("white", "black")
+POLARITIES = ("white", "black", "auto")
+#: where a hole comes from; a key colour, color=#RRGGBB, is the fourth
+SOURCES = ("auto", "name", "alpha")
 #: above this share of hole, a mask that also covers most of the border is probably inverted
 SUSPICIOUS_SHARE = 0.6
+#: 8-bit levels by which a pixel may differ from a key colour in each channel
+KEY_TOLERANCE = 8
+
+Hole = NDArray[np.bool_]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """How a mask file is read.
+    """How a mask is read.
 
     Attributes:
-        polarity: which side is the hole, "white" or "black".
-        threshold: grey level, 0 to 1, from which a pixel is white.
+        polarity: which side is the hole, "white" or "black"; "auto" takes the side that covers less
+            of the picture and of its border. In a picture's own alpha or key colour, "black" makes
+            the rest the hole.
+        threshold: grey level (or transparency), 0 to 1, from which a pixel is white.
         grow: pixels to grow the hole by; negative shrinks it.
+        source: one of SOURCES or color=#RRGGBB; see pairing.find_masks.
+
+    Raises:
+        UsageError: a polarity or source that means nothing.
     """
 
     polarity: str = "white"
     threshold: float = 0.5
     grow: int = 0
+    source: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.polarity not in POLARITIES:
+            raise UsageError(
+                f"unknown --polarity {self.polarity!r}", f"one of: {', '.join(POLARITIES)}"
+            )
+        if self.source not in SOURCES and key_color(self.source) is None:
+            raise UsageError(
+                f"unknown mask source {self.source!r}",
+                f"one of: {', '.join(SOURCES)}, color=#RRGGBB",
+            )
 
 
 @dataclass
 class Mask:
-    """Upright bool hole, True where pixels are made, and what is odd about it."""
+    """Upright bool hole, True where pixels are made; what is odd about it, and what was decided."""
 
-    hole: NDArray[np.bool_]
+    hole: Hole
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_mask(path: Path, photo: Photo, settings: MaskSettings | None = None) -> Mask:
@@ -48,23 +77,121 @@ def read_mask(path: Path, photo: Photo, settings: MaskSettings | None = None) ->
     A mask drawn on the upright picture fits it directly; one made for the stored pixels of a
     rotated photo is turned. Anything else is an error, since stretching would move the hole.
 
+    Args:
+        path: the mask; the photo's own path takes the hole from its alpha or the key colour.
+        photo: the damaged picture.
+        settings: how to read it.
+
     Raises:
-        InputError: missing, unreadable, or of another size.
+        InputError: missing, unreadable, or of another size; no transparency to go by.
     """
     settings = settings or MaskSettings()
+    notes: list[str] = []
+    if path == photo.path and settings.source != "name":
+        white = hole_in_picture(photo, settings)
+        hole = ~white if settings.polarity == "black" else white
+    else:
+        white = fit_grey(read_grey(path), photo, path) >= settings.threshold
+        side = settings.polarity
+        if side == "auto":
+            side = likely_side(white)
+            notes.append(
+                f"{path}: {side} is taken as the hole; white covers {white.mean():.1%} of the"
+                f" picture and {border_share(white):.0%} of its border"
+            )
+        hole = ~white if side == "black" else white
+    hole = grow_hole(hole, settings.grow)
+    return Mask(hole, _oddities(hole, path, settings), notes)
+
+
+def read_grey(path: Path) -> NDArray[np.float32]:
+    """A mask file as it is stored, H x W, 0 (black) to 1 (white).
+
+    Raises:
+        InputError: missing or unreadable.
+    """
     if not path.exists():
         raise InputError(f"no mask at {path}", "try: --mask FILE, white where pixels are missing")
     try:
         with Image.open(path) as file:
             file.load()
-            grey = _grey(file)
+            return _grey(file)
     except READ_ERRORS as error:
         raise InputError(f"cannot read mask {path}: {error}") from error
-    hole = _fit(grey, photo, path) >= settings.threshold
-    if settings.polarity == "black":
-        hole = ~hole
-    hole = grow_hole(hole, settings.grow)
-    return Mask(hole, _oddities(hole, path, settings))
+
+
+def hole_in_picture(photo: Photo, settings: MaskSettings) -> Hole:
+    """The hole that a picture marks itself: its key colour, else where it is transparent.
+
+    Raises:
+        InputError: no key colour is asked for, and the picture has no transparency.
+    """
+    if (color := key_color(settings.source)) is not None:
+        return color_hole(photo.rgb, color)
+    clear = transparency(photo)
+    if clear is None:
+        raise InputError(
+            f"{photo.path} has no transparency to take the hole from",
+            "try: --mask FILE, white where pixels are missing",
+        )
+    return clear >= settings.threshold
+
+
+def transparency(photo: Photo) -> NDArray[np.float32] | None:
+    """Upright H x W, 0 (opaque) to 1 (clear); None if the picture has no alpha."""
+    if not has_alpha(photo.kind):
+        return None
+    alpha = upright(photo.samples[..., -1], photo.orientation).astype(np.float32)
+    return np.asarray(1 - alpha / np.iinfo(photo.samples.dtype).max, np.float32)
+
+
+def has_transparent_pixels(path: Path) -> bool:
+    """True if a picture file has pixels that are more clear than opaque; False if unreadable."""
+    try:
+        with Image.open(path) as file:
+            if not _has_alpha(file):
+                return False
+            darkest = file.convert("RGBA").getchannel("A").getextrema()[0]
+    except READ_ERRORS:
+        return False  # reading it for restoring says why
+    return bool(np.less(darkest, 128))
+
+
+def _has_alpha(file: Image.Image) -> bool:
+    has_alpha = "A" in file.getbands() or "transparency" in file.info
+    return has_alpha and not file.mode.startswith("I")
+
+
+def key_color(source: str) -> Color | None:
+    """The colour in color=#RRGGBB; None for other text."""
+    match = re.fullmatch(r"color=#?([0-9a-fA-F]{6})", source)
+    if match is None:
+        return None
+    red, green, blue = bytes.fromhex(match[1])
+    return red, green, blue
+
+
+def color_hole(rgb: NDArray[Any], color: Color, tolerance: int = KEY_TOLERANCE) -> Hole:
+    """Pixels of a key colour.
+
+    Args:
+        rgb: H x W x 3, uint8 or uint16.
+        color: 8-bit levels.
+        tolerance: 8-bit levels by which each channel may differ.
+    """
+    scale = np.iinfo(rgb.dtype).max // 255
+    away = np.abs(rgb.astype(np.int32) - np.array(color, np.int32) * scale)
+    return np.asarray((away <= tolerance * scale).all(axis=2))
+
+
+def border_share(white: Hole) -> float:
+    """Share of the outermost pixels that are white."""
+    return float(np.concatenate([white[0], white[-1], white[:, 0], white[:, -1]]).mean())
+
+
+def likely_side(white: Hole) -> str:
+    """The side, "white" or "black", that covers less of the picture and its border together."""
+    return "white" if float(white.mean()) + border_share(white) <= 1 else "black"
 
 
 def _grey(file: Image.Image) -> NDArray[np.float32]:
@@ -74,12 +201,16 @@ def _grey(file: Image.Image) -> NDArray[np.float32]:
         return deep / (65535.0 if deep.max(initial=0) > 255 else 255.0)
     if file.mode == "F":
         return np.asarray(file, np.float32)
-    has_alpha = "A" in file.getbands() or "transparency" in file.info
-    flat = file.convert("RGBA").convert("RGB") if has_alpha else file
+    flat = file.convert("RGBA").convert("RGB") if _has_alpha(file) else file
     return np.asarray(flat.convert("L"), np.float32) / 255.0
 
 
-def _fit(grey: NDArray[np.float32], photo: Photo, path: Path) -> NDArray[np.float32]:
+def fit_grey(grey: NDArray[np.float32], photo: Photo, path: Path) -> NDArray[np.float32]:
+    """A mask as read, upright like the photo.
+
+    Raises:
+        InputError: of another size.
+    """
     width, height = photo.size
     if grey.shape == (height, width):
         return grey
@@ -93,7 +224,7 @@ def _fit(grey: NDArray[np.float32], photo: Photo, path: Path) -> NDArray[np.floa
     )
 
 
-def grow_hole(hole: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+def grow_hole(hole: Hole, pixels: int) -> Hole:
     """Grow (or shrink, if negative) by a disc of that radius."""
     if pixels == 0:
         return hole
@@ -103,15 +234,18 @@ def grow_hole(hole: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     return np.asarray(operation(hole.astype(np.uint8), disc)).astype(bool)
 
 
-def _oddities(hole: NDArray[np.bool_], path: Path, settings: MaskSettings) -> list[str]:
-    share = float(hole.mean())
-    if share == 0:
+def looks_inverted(hole: Hole) -> bool:
+    """True if a hole covers much of the picture and most of its border, but not all of it."""
+    return SUSPICIOUS_SHARE < hole.mean() < 1 and border_share(hole) > 0.5
+
+
+def _oddities(hole: Hole, path: Path, settings: MaskSettings) -> list[str]:
+    if not hole.any():
         return [f"{path} marks no hole; the picture is copied"]
-    border = np.concatenate([hole[0], hole[-1], hole[:, 0], hole[:, -1]]).mean()
-    if share > SUSPICIOUS_SHARE and border > 0.5:
+    if looks_inverted(hole) and settings.polarity != "auto":
         other = "black" if settings.polarity == "white" else "white"
         return [
-            f"{path} marks {share:.1%} of the picture and {border:.0%} of its border as hole;"
-            f" is it inverted? try: --polarity {other}"
+            f"{path} marks {hole.mean():.1%} of the picture and {border_share(hole):.0%} of its"
+            f" border as hole; is it inverted? try: --polarity {other}"
         ]
     return []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.formats import FORMATS, suffix_for
+from d2s_cli.images.masks import has_transparent_pixels
 
 IMAGE_SUFFIXES = frozenset(FORMATS)
 #: how a mask beside its picture is named; {} is the picture's stem
@@ -26,7 +27,7 @@ class Job:
 
     Attributes:
         image: the damaged picture.
-        mask: its mask file.
+        mask: its mask file; the picture itself if its alpha or a key colour marks the hole.
         output: where the result goes.
         guide: first result of another tool, for `refine`.
     """
@@ -102,14 +103,34 @@ def _matches(folder: Path, patterns: Iterable[str], stem: str) -> list[Path]:
     return found
 
 
-def find_masks(image: Path, mask: Path | None, below: Path | None = None) -> list[Path]:
+def find_masks(
+    image: Path, mask: Path | None, below: Path | None = None, source: str = "auto"
+) -> list[Path]:
     """Masks of a picture: the given file, or by name in the given folder, or beside the picture.
 
     Args:
         image: the picture.
         mask: --mask: one file for every picture, a folder, or None.
         below: folder that the picture was found in; a folder of masks may mirror its tree.
+        source: "name" looks no further; "alpha" or a key colour is the picture itself; "auto" takes
+            the picture itself if no mask lies beside it and it has transparent pixels.
+
+    Raises:
+        UsageError: a mask and another source are both given.
     """
+    if source not in ("auto", "name"):
+        if mask is not None:
+            raise UsageError(
+                f"--mask {mask} and --mask-from {source} contradict each other", "leave one out"
+            )
+        return [image]
+    found = _masks_by_name(image, mask, below)
+    if not found and mask is None and source == "auto" and has_transparent_pixels(image):
+        return [image]
+    return found
+
+
+def _masks_by_name(image: Path, mask: Path | None, below: Path | None) -> list[Path]:
     if mask is None:
         return [m for m in _matches(image.parent, MASK_PATTERNS, image.stem) if m != image]
     if not mask.is_dir():
@@ -127,26 +148,44 @@ def find_guide(guides: Path, image: Path, mask: Path, below: Path | None = None)
     Raises:
         InputError: none, or more than one of the same name.
     """
-    if guides.is_file():
-        return guides
-    if not guides.is_dir():
-        raise InputError(f"no folder or file of guide results at {guides}")
-    folders = [guides]
-    if below is not None and image.parent != below:
-        folders.insert(0, guides / image.parent.relative_to(below))
     names = [mask.stem, *(pattern.format(image.stem) for pattern in GUIDE_PATTERNS)]
+    return find_result(guides, image, names, below, "guide result")
+
+
+def find_result(
+    results: Path, image: Path, names: Iterable[str], below: Path | None, what: str
+) -> Path:
+    """The picture in a folder of results that belongs to `image`.
+
+    Args:
+        results: the folder, or the one file for every picture.
+        image: the picture.
+        names: stems to look for, the first that is there wins.
+        below: folder that the picture was found in; `results` may mirror its tree.
+        what: the results' name in messages.
+
+    Raises:
+        InputError: none, or more than one of the same name.
+    """
+    if results.is_file():
+        return results
+    if not results.is_dir():
+        raise InputError(f"no folder or file of {what}s at {results}")
+    folders = [results]
+    if below is not None and image.parent != below:
+        folders.insert(0, results / image.parent.relative_to(below))
     for folder in folders:
         for name in dict.fromkeys(names):
             found = _matches(folder, ("{}",), name)
             if len(found) > 1:
                 raise InputError(
-                    f"more than one guide result for {image}: {', '.join(map(str, found))}",
+                    f"more than one {what} for {image}: {', '.join(map(str, found))}",
                     "keep one of them",
                 )
             if found:
                 return found[0]
     raise InputError(
-        f"no guide result for {image} in {guides}",
+        f"no {what} for {image} in {results}",
         f"looked for: {', '.join(dict.fromkeys(names))}, any picture format",
     )
 
@@ -158,6 +197,7 @@ def make_plan(
     guides: str | Path | None = None,
     recursive: bool = False,
     choice: str = "keep",
+    source: str = "auto",
 ) -> Plan:
     """Pair everything before anything runs.
 
@@ -166,6 +206,7 @@ def make_plan(
         mask, output, guides: see `find_masks`, `output_path`, `find_guide`.
         recursive: go into subfolders.
         choice: --format, a key of formats.CHOICES.
+        source: --mask-from, see `find_masks`.
 
     Raises:
         InputError: nothing to do at all; two results with one name; a result over an input.
@@ -175,7 +216,7 @@ def make_plan(
         raise InputError(f"no mask at {mask}", "try: --mask FILE, white where pixels are missing")
     paths = [Path(p) for p in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     mask, output, guides = (None if p is None else Path(p) for p in (mask, output, guides))
-    jobs, failed = _pair(paths, mask, output, guides, recursive, choice)
+    jobs, failed = _pair(paths, mask, output, guides, recursive, choice, source)
     _refuse_collisions(jobs)
     return Plan(jobs, failed, _results_folder(paths, output))
 
@@ -196,15 +237,16 @@ def _pair(
     guides: Path | None,
     recursive: bool,
     choice: str,
+    source: str,
 ) -> tuple[list[Job], list[tuple[Path, InputError]]]:
     images = find_images(inputs, recursive)
     jobs: list[Job] = []
     failed: list[tuple[Path, InputError]] = []
     one_file = len(images) == 1 and images[0][1] is None
     for image, below in images:
-        masks = find_masks(image, mask, below)
+        masks = find_masks(image, mask, below, source)
         if not masks:
-            failed.append((image, _no_mask(image, mask)))
+            failed.append((image, no_mask(image, mask)))
             continue
         for one in masks:
             stem = one.stem if len(masks) > 1 else None
@@ -223,7 +265,8 @@ def default_folder(inputs: Path) -> Path:
     return inputs.parent / f"{inputs.resolve().name}_d2s"
 
 
-def _no_mask(image: Path, mask: Path | None) -> InputError:
+def no_mask(image: Path, mask: Path | None) -> InputError:
+    """What to say of a picture for which `find_masks` found nothing."""
     patterns = MASK_PATTERNS if mask is None else MASK_FOLDER_PATTERNS
     where = "beside it" if mask is None else f"in {mask}"
     return InputError(
@@ -287,3 +330,19 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
                 "try: one folder at a time, or different file names",
             )
         seen[target] = job.image
+
+
+def refuse_existing(paths: Iterable[Path], force: bool, inputs: Iterable[Path] = ()) -> None:
+    """Raise InputError if a file would be replaced unasked, or an input at all.
+
+    To be called before anything is computed.
+    """
+    existing = [path for path in paths if path.exists()]
+    read = {path.resolve() for path in inputs}
+    if lost := [path for path in existing if path.resolve() in read]:
+        raise InputError(
+            f"the result would overwrite an input: {lost[0]}", "try: --output OTHER_NAME"
+        )
+    if existing and not force:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise InputError(f"{existing[0]}{more} exists already", "try: --force, or another --output")

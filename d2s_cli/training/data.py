@@ -24,8 +24,9 @@ from torch import Tensor
 from d2s_cli.errors import InputError
 from d2s_cli.guides.opencv import opencv_fill
 from d2s_cli.images.convert import to_unit_range
+from d2s_cli.images.draw_masks import Hole, mat_mask
 from d2s_cli.images.pairing import IMAGE_SUFFIXES
-from d2s_cli.training.masks import Hole, mat_mask, mixed_mask
+from d2s_cli.training.masks import mixed_mask
 
 Picture = NDArray[np.uint8]
 DrawBatch = Callable[[int], "Batch"]

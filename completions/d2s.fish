@@ -1,0 +1,1 @@
+complete --command d2s --no-files --arguments "(env _D2S_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) d2s)" --condition "env _D2S_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) d2s"

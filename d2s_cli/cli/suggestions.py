@@ -1,0 +1,43 @@
+"""What completion offers as values. Plain names, since completing must not load torch or numpy.
+
+`tests/test_completions.py` compares each list with what the program accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+GUIDES = ("auto", "patchmatch", "telea", "ns", "none")
+SAMPLERS = ("ddpm", "ddpm-beta", "ddim", "dpmpp", "dpmpp-sde")
+STARTS = ("middle", "start")
+POLARITIES = ("white", "black", "auto")
+MASK_SOURCES = ("auto", "name", "alpha", "color=#")
+IF_EXISTS = ("error", "skip", "overwrite")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRESETS = ("modern", "paper")
+MAKE_FROM = ("alpha", "color=#", "diff", "random")
+MASK_KINDS = (
+    "irregular-thin",
+    "irregular-medium",
+    "irregular-thick",
+    "mat-large",
+    "mat-small",
+    "box",
+    "scratches",
+    "mix",
+)
+JOINS = ("union", "intersect", "subtract")
+SHELLS = ("bash", "zsh", "fish", "powershell")
+
+
+def one_of(names: tuple[str, ...]) -> Callable[[], list[str]]:
+    """An `autocompletion` that offers the names; typer keeps those that fit what was typed."""
+    return lambda: list(names)
+
+
+def weights_names() -> list[str]:
+    """Names of the bundled weights."""
+    from d2s_cli.weights.bundled import bundled_weights
+
+    return list(bundled_weights())
