@@ -938,3 +938,10 @@ def test_masks_fit_turned_photos(tmp_path: Path) -> None:
     hole = read_mask(tmp_path / "m.png", photo).hole
     assert hole.shape == (WIDTH, HEIGHT)
     assert np.argwhere(hole).tolist() == [[WIDTH - 1 - 30, 2]]
+
+
+def test_tags_without_values_count_as_absent(tmp_path: Path) -> None:
+    page = _page(samples(1), "L")
+    page.entries[tiff.ORIENTATION] = tiff.Entry(tiff.SHORT, 0, b"")
+    _write_tiff(tmp_path / "a.tif", [page])
+    assert read_photo(tmp_path / "a.tif").orientation == 1

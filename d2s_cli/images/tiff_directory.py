@@ -89,7 +89,7 @@ class Directory:
     def number(self, tag: int, default: int) -> int:
         """First value of a tag."""
         entry = self.entries.get(tag)
-        return entry.numbers()[0] if entry else default
+        return entry.numbers()[0] if entry and entry.count else default
 
     def only(self, wanted: Callable[[int], bool]) -> Directory:
         """A copy with the tags and children that are wanted, and the blocks."""
