@@ -17,9 +17,13 @@ class Interrupts:
     """While active, holds back signals; `stopped` says whether one came.
 
     Outside the main thread signals cannot be caught, and nothing is changed.
+
+    Args:
+        under_way: what is finished first ("this picture"), for the message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, under_way: str = "this picture") -> None:
+        self.under_way = under_way
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -45,7 +49,7 @@ class Interrupts:
             say("stopped; finished files are whole")
             sys.exit(EXIT_CODES[signal.Signals(number)])
         self.received = signal.Signals(number)
-        say("stopping after this picture; once more to stop now")
+        say(f"stopping after {self.under_way}; once more to stop now")
 
     def stopped(self) -> bool:
         return self.received is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from d2s_cli.cli import suggestions
 from d2s_cli.cli.console import say
+from d2s_cli.cli.interrupts import Interrupts
 from d2s_cli.cli.suggestions import one_of
 
 
@@ -123,28 +123,18 @@ def train(
     config = dataclasses.replace(loop.PRESETS[preset], **changes)  # type: ignore[arg-type]
     compute = pick(device, precision)
     say(f"device: {compute}")
-    asked_to_stop: list[int] = []
-
-    def ask(number: int, frame: object) -> None:
-        if asked_to_stop:
-            raise KeyboardInterrupt
-        asked_to_stop.append(number)
-        say("stopping after this step; press Ctrl-C again to stop now, without saving")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-    trainer = loop.train(
-        list(folders),
-        output,
-        config,
-        compute,
-        report=lambda p: say(
-            f"{p.images}/{p.total} images, loss {p.loss:.4f}, {p.images_per_second:.1f} images/s,"
-            f" {p.seconds_left / 60:.0f} min left"
-        ),
-        save_every=save_every,
-        stop=lambda: bool(asked_to_stop),
-    )
+    with Interrupts("this step, and saving") as interrupts:
+        trainer = loop.train(
+            list(folders),
+            output,
+            config,
+            compute,
+            report=lambda p: say(
+                f"{p.images}/{p.total} images, loss {p.loss:.4f}, {p.images_per_second:.1f} images/s,"
+                f" {p.seconds_left / 60:.0f} min left"
+            ),
+            save_every=save_every,
+            stop=interrupts.stopped,
+        )
     say(f"saved {output / loop.EXPORT} after {trainer.images} images")
-    if asked_to_stop:
-        raise typer.Exit(128 + asked_to_stop[0])
+    raise typer.Exit(interrupts.exit_code())
