@@ -130,8 +130,8 @@ def train(
             config,
             compute,
             report=lambda p: say(
-                f"{p.images}/{p.total} images, loss {p.loss:.4f}, {p.images_per_second:.1f} images/s,"
-                f" {p.seconds_left / 60:.0f} min left"
+                f"{p.images}/{p.total} images, loss {p.loss:.4f}, {p.images_per_second:.1f}"
+                f" images/s, {p.seconds_left / 60:.0f} min left"
             ),
             save_every=save_every,
             stop=interrupts.stopped,
