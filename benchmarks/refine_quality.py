@@ -49,6 +49,7 @@ from d2s_cli.errors import D2SError
 from d2s_cli.guides.opencv import opencv_fill
 from d2s_cli.images.convert import from_unit_range, to_unit_range
 from d2s_cli.images.draw_masks import mat_mask, scratch_mask
+from d2s_cli.images.sharpening import sharpen_fill
 from d2s_cli.images.texture import missing_texture
 from d2s_cli.recipe import adapted_tk
 from d2s_cli.runtime import pick
@@ -80,7 +81,7 @@ class Setting:
         text: as given on the command line; names the setting in the reports.
         arguments: for Refiner.refine.
         gain: adapts T_k, down to 0, to the texture that a result lacks; `tk` is then its largest.
-        sharpen: correct the guides' results by Refiner.sharpen before.
+        sharpen: bring back soft results' detail before (images.sharpening).
     """
 
     text: str
@@ -246,7 +247,7 @@ def refine_all(
     """Refined results with known pixels exact, and seconds a crop."""
     start = time.perf_counter()
     if setting.sharpen:
-        guides = sharpen_all(refiner, truths, holes, guides, seed)
+        guides = np.stack([sharpen_fill(g, h) for g, h in zip(guides, holes, strict=True)])
     results = guides.copy()
     for tk, part in _batches_by_start(setting, holes, guides):
         hole = torch.from_numpy(holes[part, None]).float()
@@ -259,21 +260,6 @@ def refine_all(
         results[part] = from_unit_range(refined)
     seconds = (time.perf_counter() - start) / len(truths)
     return np.where(holes[..., None], results, truths), seconds
-
-
-def sharpen_all(
-    refiner: Refiner, truths: Pictures, holes: Holes, guides: Pictures, seed: int
-) -> Pictures:
-    """Guides' results after the sharpening pass."""
-    results = guides.copy()
-    for first in range(0, len(truths), BATCH):
-        part = slice(first, first + BATCH)
-        hole = torch.from_numpy(holes[part, None]).float()
-        known = to_unit_range(np.where(holes[part, ..., None], np.uint8(0), truths[part]))
-        seeds = [(seed, number, 0) for number in range(first, first + len(hole))]
-        sharp = refiner.sharpen(known, hole, to_unit_range(guides[part]), seed=seeds)
-        results[part] = from_unit_range(sharp)
-    return np.where(holes[..., None], results, truths)
 
 
 def _batches_by_start(

@@ -43,10 +43,8 @@ class Piece:
     owner: object = None
 
 
-#: in place of a recipe: Refiner.sharpen
-SHARPEN = None
 #: what windows must share to go through the network together
-_Kind = tuple[int, int, Recipe | None]
+_Kind = tuple[int, int, Recipe]
 
 
 class WindowBatches:
@@ -63,8 +61,7 @@ class WindowBatches:
         self.pixels = (batch or BATCH[refiner.device.type]) * 256 * 256
         self.tile = refiner.config.tile
 
-    def add(self, piece: Piece, recipe: Recipe | None) -> None:
-        """Queue a window to be refined by a recipe, or sharpened."""
+    def add(self, piece: Piece, recipe: Recipe) -> None:
         height, width = piece.hole.shape
         self.queues[(height, width, recipe)].append(piece)
 
@@ -74,7 +71,7 @@ class WindowBatches:
             self._compute_from(full[0])
 
     def compute_all(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """Refine everything that waits, and what that adds; asks before each batch to stop."""
+        """Refine everything that waits; asks before each batch whether to stop."""
         while self.queues and not stop():
             self._compute_from(next(iter(self.queues)))
 
@@ -98,7 +95,7 @@ class WindowBatches:
             if not self.queues[kind]:
                 del self.queues[kind]
 
-    def _compute(self, pieces: Sequence[Piece], recipe: Recipe | None) -> None:
+    def _compute(self, pieces: Sequence[Piece], recipe: Recipe) -> None:
         try:
             results = self._refine(pieces, recipe)
         except torch.OutOfMemoryError as error:
@@ -122,16 +119,12 @@ class WindowBatches:
         for piece, result in zip(pieces, results, strict=True):
             piece.deliver(result)
 
-    def _refine(self, pieces: Sequence[Piece], recipe: Recipe | None) -> NDArray[Any]:
+    def _refine(self, pieces: Sequence[Piece], recipe: Recipe) -> NDArray[Any]:
         image = to_unit_range(np.stack([p.picture for p in pieces]))
         hole = torch.from_numpy(np.stack([p.hole for p in pieces]))[:, None].float()
         guides = [p.guide for p in pieces if p.guide is not None]
         guide = to_unit_range(np.stack(guides)) if guides else None
         seeds = [p.seed for p in pieces]
-        if guide is not None and recipe is None:
-            sharp = self.refiner.sharpen(image, hole, guide, seeds, self.tile)
-            return from_unit_range(sharp.cpu(), pieces[0].picture.dtype)
-        assert recipe is not None, "only a guide's result can be sharpened"
         if guide is not None and max(image.shape[-2:]) > self.tile:
             guide = self._coarse(image, hole, guide, recipe, seeds)
         out = self._call(image, hole, guide, recipe, seeds)

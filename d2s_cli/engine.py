@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2s_cli.batches import SHARPEN, Piece, WindowBatches
+from d2s_cli.batches import Piece, WindowBatches
 from d2s_cli.diffusion.refiner import Refiner, load_refiner
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.guides.contract import Guide
@@ -30,6 +30,7 @@ from d2s_cli.images.pairing import Job, Plan, make_plan
 from d2s_cli.images.photo import Photo
 from d2s_cli.images.reading import read_photo
 from d2s_cli.images.regions import Window, hole_windows
+from d2s_cli.images.sharpening import sharpen_fill
 from d2s_cli.images.texture import missing_texture
 from d2s_cli.images.writing import (
     WriteSettings,
@@ -288,50 +289,32 @@ class Engine:
                 guide = fill_window(self.guide, rgb, hole, window.slices, self.settings.seed)
             recipe = self._recipe(current, window, guide)
             if guide is not None and recipe.tk and recipe.sharpen:
-                deliver = functools.partial(self._sharpened, current, window)
-                self._add(current, window, 0, guide, SHARPEN, deliver)
-            else:
-                self._queue_samples(current, window, guide, recipe)
-
-    def _sharpened(self, current: _Open, window: Window, guide: NDArray[Any]) -> None:
-        """Go on from a sharpened result, which may lack less texture than before."""
-        current.waiting -= 1
-        current.sharpened.append(window.number)
-        self._queue_samples(current, window, guide, self._recipe(current, window, guide))
+                # a sharpened result may lack less texture than before
+                guide = sharpen_fill(_composite(current, window, guide), hole[window.slices])
+                recipe = self._recipe(current, window, guide)
+                current.sharpened.append(window.number)
+            self._queue_samples(current, window, guide, recipe)
 
     def _queue_samples(
         self, current: _Open, window: Window, guide: NDArray[Any] | None, recipe: Recipe
     ) -> None:
         current.recipes[window.number] = recipe
+        view = current.photo.rgb[window.slices], current.hole[window.slices]
         for sample in range(self.settings.samples):
+            current.waiting += 1
             deliver = functools.partial(current.deliver, window, sample)
             if recipe.tk == 0 and guide is not None:
-                current.waiting += 1
                 deliver(guide)
-            else:
-                self._add(current, window, sample, guide, recipe, deliver)
-
-    def _add(
-        self,
-        current: _Open,
-        window: Window,
-        sample: int,
-        guide: NDArray[Any] | None,
-        recipe: Recipe | None,
-        deliver: Callable[[NDArray[Any]], None],
-    ) -> None:
-        current.waiting += 1
-        seed = (self.settings.seed, sample, window.number)
-        view = current.photo.rgb[window.slices], current.hole[window.slices]
-        self.batches.add(Piece(*view, guide, seed, deliver, current), recipe)
+                continue
+            seed = (self.settings.seed, sample, window.number)
+            self.batches.add(Piece(*view, guide, seed, deliver, current), recipe)
 
     def _recipe(self, current: _Open, window: Window, guide: NDArray[Any] | None) -> Recipe:
         name = UNKNOWN_TOOL if current.job.guide else self._guide_name()
         missing = None
         if guide is not None and self.settings.tk is None:
-            hole = current.hole[window.slices]
-            filled = np.where(hole[..., None], guide, current.photo.rgb[window.slices])
-            missing = missing_texture(filled, hole)
+            filled = _composite(current, window, guide)
+            missing = missing_texture(filled, current.hole[window.slices])
         return resolve_recipe(self.settings, self.refiner, name, missing)
 
     def _guide_name(self) -> str:
@@ -391,6 +374,12 @@ class Engine:
         else:
             filled = fill_hole(photo, current.picture(sample), current.hole)
             write_photo(photo, filled, path, options)
+
+
+def _composite(current: _Open, window: Window, guide: NDArray[Any]) -> NDArray[Any]:
+    """A window with the guide's pixels in the hole and known ones elsewhere."""
+    hole = current.hole[window.slices]
+    return np.where(hole[..., None], guide, current.photo.rgb[window.slices])
 
 
 def describe(entry: Entry) -> str:

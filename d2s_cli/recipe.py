@@ -75,7 +75,7 @@ class Recipe:
 
     Attributes:
         tk, steps, sampler, inject, spacing, table, start: for Refiner.refine.
-        sharpen: correct the guide's result by Refiner.sharpen before.
+        sharpen: bring back a soft result's detail before (images.sharpening).
     """
 
     tk: int

@@ -37,7 +37,6 @@ from d2s_cli.training.loop import (
     LOG,
     MODERN,
     PAPER,
-    SHARPEN_LEVEL,
     TrainConfig,
     Trainer,
     train,
@@ -54,7 +53,6 @@ TINY_RUN = TrainConfig(
     learning_rate=1e-3,
     table_steps=1000,
     tk_max=400,
-    guide_share=0.3,
     masks="mixed",
     per_hole=True,
 )
@@ -112,9 +110,9 @@ def test_masks_are_never_empty_and_never_full(
 # examples
 
 
-def example(number: int, seed: int = 0, recipe: str = "mixed", share: float = 0.5) -> Example:
+def example(number: int, seed: int = 0, recipe: str = "mixed") -> Example:
     photos = [photo(64, 200), photo(90, 70, 1), photo(30, 40, 2)]
-    return draw_example(photos, seed, number, 48, recipe, share)
+    return draw_example(photos, seed, number, 48, recipe)
 
 
 def fields_equal(a: Example, b: Example) -> bool:
@@ -132,20 +130,16 @@ def test_an_example_depends_on_its_seed_and_number_alone(recipe: str) -> None:
     assert not fields_equal(first, example(3, seed=1, recipe=recipe))
 
 
-def test_examples_have_their_size_a_hole_and_a_guide_that_differs_in_the_hole_only() -> None:
-    drawn = [example(i) for i in range(40)]
-    for e in drawn:
-        assert e.image.shape == e.guide.shape == (48, 48, 3)
-        assert e.image.dtype == e.guide.dtype == np.uint8
+def test_examples_have_their_size_and_a_hole() -> None:
+    for e in (example(i) for i in range(40)):
+        assert e.image.shape == (48, 48, 3)
+        assert e.image.dtype == np.uint8
         assert 0 < e.hole.sum() < e.hole.size
-        assert np.array_equal(e.image[~e.hole], e.guide[~e.hole])
-        assert e.guided or np.array_equal(e.image, e.guide)
-    assert 8 < sum(e.guided for e in drawn) < 32
 
 
 def test_batches_are_in_unit_range_with_holes_of_ones() -> None:
     batch = make_batch([example(i) for i in range(4)])
-    assert batch.image.shape == batch.guide.shape == (4, 3, 48, 48)
+    assert batch.image.shape == (4, 3, 48, 48)
     assert batch.hole.shape == (4, 1, 48, 48)
     assert float(batch.image.min()) >= -1
     assert float(batch.image.max()) <= 1
@@ -183,7 +177,7 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 def test_the_stream_begins_at_the_step_asked_for_and_keeps_order() -> None:
     def draw(step: int) -> Batch:
-        return Batch(*(torch.tensor(float(step)) for _ in range(4)))
+        return Batch(torch.tensor(float(step)), torch.tensor(float(step)))
 
     stream = BatchStream(draw, 5)
     try:
@@ -233,14 +227,14 @@ def test_the_papers_preset_is_the_papers() -> None:
     assert PAPER.unet == UNetConfig(dropout=0.2)
     assert (PAPER.learning_rate, PAPER.batch, PAPER.ema_decay) == (5e-5, 3, 0.9999)
     assert (PAPER.table_steps, PAPER.tk_max, PAPER.masks) == (2000, None, "paper")
-    assert (PAPER.prediction, PAPER.guide_share, PAPER.weight_decay) == ("eps", 0.0, 0.0)
+    assert (PAPER.prediction, PAPER.weight_decay) == ("eps", 0.0)
 
 
 def test_training_levels_are_those_of_the_table_between_their_ends(tmp_path: Path) -> None:
-    rng, guided = np.random.default_rng(0), torch.zeros(2000, dtype=torch.bool)
+    rng = np.random.default_rng(0)
     tiny = dataclasses.replace(PAPER, unet=TINY_RUN.unet)
     trainer = Trainer(tiny, tmp_path, CPU)
-    levels = trainer.noise_levels(rng, guided)
+    levels = trainer.noise_levels(rng, 2000)
     # level by level: positions in the table are even between 1 and T
     positions = np.interp(levels, trainer.table.alpha_bar[::-1], np.arange(2000, 0, -1))
     assert positions.min() >= 0.99
@@ -248,8 +242,7 @@ def test_training_levels_are_those_of_the_table_between_their_ends(tmp_path: Pat
     assert positions.mean() == pytest.approx(1000, abs=50)
     modern = Trainer(dataclasses.replace(MODERN, unet=TINY_RUN.unet), tmp_path, CPU)
     lowest = modern.table.at(400)
-    assert float(modern.noise_levels(rng, guided).min()) >= lowest - 1e-6
-    assert set(modern.noise_levels(rng, ~guided).tolist()) == {np.float32(SHARPEN_LEVEL)}
+    assert float(modern.noise_levels(rng, 2000).min()) >= lowest - 1e-6
 
 
 def test_the_learning_rate_warms_up_and_cools_down(tmp_path: Path) -> None:
@@ -266,7 +259,7 @@ def test_larger_crops_come_in_smaller_batches(tmp_path: Path) -> None:
 
 
 def test_training_lowers_the_loss_and_exports_a_refiner(folder: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(TINY_RUN, images=400, guide_share=0.0)
+    config = dataclasses.replace(TINY_RUN, images=400)
     told: list[float] = []
     train([folder], tmp_path, config, CPU, lambda p: told.append(p.loss), report_every=0)
     assert len(told) == 50

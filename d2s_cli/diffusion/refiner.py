@@ -39,8 +39,6 @@ class RefinerConfig:
         unet: shape of the network.
         prediction: what the network's output is: "eps", or "v" = a eps - s x_0.
         alpha_bar_min: lowest noise level that it was trained on (0 for the whole chain).
-        sharpen_level: alpha_bar under which it was trained to give a guide's error instead of
-            noise, see `Refiner.sharpen`; None if it was not.
         tile: side in pixels of the largest window that it works on in one piece.
         defaults: measured settings by guide name, see `defaults_for`.
         about: provenance for people (images seen, data, date).
@@ -49,7 +47,6 @@ class RefinerConfig:
     unet: UNetConfig = field(default_factory=UNetConfig)
     prediction: str = "eps"
     alpha_bar_min: float = 0.0
-    sharpen_level: float | None = None
     tile: int = 256
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
@@ -253,48 +250,6 @@ class Refiner:
         x_0 = sampling.SAMPLERS[sampler](denoise, x, grid, normal)
         return torch.where(hole > 0, x_0.clamp(-1, 1), image)
 
-    @torch.no_grad()
-    def sharpen(
-        self,
-        image: Tensor,
-        hole: Tensor,
-        guide: Tensor,
-        seed: int | Sequence[SeedKey] = 0,
-        tile: int | None = None,
-    ) -> Tensor:
-        """Correct a soft guide's result in one evaluation: x = guide - s * output.
-
-        Beyond the paper, for weights with `config.sharpen_level`. The network is shown the guide's
-        result without noise and told a noise level that no state of its chain has; under it, it was
-        trained to give (guide - truth) / s. What blur still holds comes back; what is not there at
-        all stays for `refine`.
-
-        Args:
-            image, hole, guide, seed, tile: as `refine`; the only noise drawn is the condition's.
-
-        Raises:
-            UsageError: shapes do not fit.
-            WeightsError: the weights were not trained for it.
-        """
-        level = self.config.sharpen_level
-        if level is None:
-            raise WeightsError(f"the weights {self.name} were not trained to sharpen")
-        _check_refine_input(image, hole, guide, "ddim", "middle")
-        image, hole = image.to(self.device), (hole >= 0.5).to(self.device, torch.float32)
-        guide = guide.to(self.device, torch.float32)
-        known = torch.where(hole > 0, 0.0, image)
-        noise = SeededNoise(seed, len(image))(tuple(image.shape)).to(self.device)
-
-        def predict(state: Tensor, alpha_bar: float, inputs: Sequence[Tensor]) -> Tensor:
-            levels = torch.full((len(state),), alpha_bar, device=self.device)
-            return self.predict(inputs[0], state, levels)
-
-        side = self.config.tile if tile is None else tile
-        boxes = tile_boxes(image.shape[-2], image.shape[-1], side, self.config.unet.size_multiple)
-        tiled = TiledDenoise(predict, boxes, hole)
-        error = tiled(hole * guide + known, level, [hole * noise + known])
-        return torch.where(hole > 0, (guide - (1 - level) ** 0.5 * error).clamp(-1, 1), image)
-
 
 class SeededNoise:
     """Standard normal tensors from one CPU generator for each item of the batch.
@@ -324,16 +279,12 @@ def training_loss(
     hole_noise: Tensor,
     noise: Tensor,
     alpha_bar: Tensor,
-    guide: Tensor | None = None,
-    guided: Tensor | None = None,
-    weight: Tensor | None = None,
     per_hole: bool = False,
 ) -> Tensor:
     """Eq. 12: mean over all elements of (m * target - m * prediction)^2.
 
     For a network that predicts noise the target is eps; for one that predicts v it is
-    a eps - s x_0. Items that are `guided` train `Refiner.sharpen` instead: the state is the guide's
-    result, the target (guide - x_0) / s, and their alpha_bar should be `config.sharpen_level`.
+    a eps - s x_0.
 
     Args:
         image: x_0, N x 3 x H x W.
@@ -341,9 +292,6 @@ def training_loss(
         hole_noise: eps_m of the condition, like `image`.
         noise: eps of the state, like `image`.
         alpha_bar: noise levels, shape (N,).
-        guide: results of guides, like `image`.
-        guided: which items train on them, bool (N,); needs `guide`.
-        weight: factor for each item's loss, shape (N,).
         per_hole: divide by the hole's share, so that small holes count as much as large ones.
 
     Returns:
@@ -351,17 +299,9 @@ def training_loss(
     """
     a, s = _signal_and_noise(alpha_bar)
     condition = hole * hole_noise + (1 - hole) * image
-    state = a * image + s * noise
+    x_t = hole * (a * image + s * noise) + (1 - hole) * image
     target = noise if refiner.config.prediction == "eps" else a * noise - s * image
-    if guide is not None and guided is not None:
-        chosen = guided.reshape(-1, 1, 1, 1)
-        state = torch.where(chosen, guide, state)
-        target = torch.where(chosen, (guide - image) / s, target)
-    x_t = hole * state + (1 - hole) * image
-    prediction = refiner.predict(condition, x_t, alpha_bar)
-    error = (hole * (target - prediction)) ** 2
-    if weight is not None:
-        error = error * weight.reshape(-1, 1, 1, 1)
+    error = (hole * (target - refiner.predict(condition, x_t, alpha_bar))) ** 2
     if per_hole:
         return error.sum() / (hole.sum() * image.shape[1]).clamp(min=1)
     return error.mean()

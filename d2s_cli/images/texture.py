@@ -37,9 +37,8 @@ def missing_texture(picture: NDArray[Any], hole: NDArray[np.bool_]) -> float:
     grey = levels.mean(axis=2)
     detail = grey - cv2.GaussianBlur(grey, (0, 0), FINE)
     variance = cv2.blur(detail**2, (PATCH, PATCH))
-    inside = _inner(hole)
-    outer = _dilate(hole, MARGIN)
-    around = _dilate(hole, REACH) & ~outer
+    inside = erode(hole, MARGIN)
+    around = dilate(hole, REACH) & ~dilate(hole, MARGIN)
     if not around.any():
         around = ~hole
     if not around.any():
@@ -48,13 +47,14 @@ def missing_texture(picture: NDArray[Any], hole: NDArray[np.bool_]) -> float:
     return math.sqrt(max(lacking, 0.0))
 
 
-def _inner(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def erode(hole: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """The hole without its edge, or all of it if it is thinner than that."""
-    eroded = cv2.erode(hole.astype(np.uint8), _disc(MARGIN)).astype(bool)
+    eroded = cv2.erode(hole.astype(np.uint8), _disc(radius)).astype(bool)
     return eroded if eroded.any() else hole
 
 
-def _dilate(hole: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+def dilate(hole: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """The hole and all pixels up to `radius` from it."""
     return cv2.dilate(hole.astype(np.uint8), _disc(radius)).astype(bool)
 
 

@@ -1,6 +1,6 @@
 """Training examples: crops of photographs with holes, each decided by its own number.
 
-Example k of a run depends on (seed, k) alone: its picture, crop, hole and guide are the same on
+Example k of a run depends on (seed, k) alone: its picture, crop and hole are the same on
 any machine, after any interruption, and however many workers draw it.
 """
 
@@ -22,7 +22,6 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from d2s_cli.errors import InputError
-from d2s_cli.guides.opencv import opencv_fill
 from d2s_cli.images.convert import to_unit_range
 from d2s_cli.images.draw_masks import Hole, mat_mask
 from d2s_cli.images.pairing import IMAGE_SUFFIXES
@@ -36,28 +35,22 @@ log = logging.getLogger(__name__)
 MAX_REDUCTION = 3.0
 #: holes outside these shares of the crop are drawn again
 HOLE_SHARE = (0.01, 0.9)
-#: where the states made from a guide's result come from, and how often
-GUIDE_STATES = {"telea": 0.25, "ns": 0.25, "blur": 0.25, "coarse": 0.25}
 
 
 @dataclass(frozen=True)
 class Example:
-    """uint8 pictures H x W x 3 and a bool hole; `guide` is `image` for states made of the truth."""
+    """A crop, uint8 H x W x 3, and a bool hole."""
 
     image: Picture
     hole: Hole
-    guide: Picture
-    guided: bool
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors as everywhere: N x 3 x H x W in [-1, 1]; hole N x 1 x H x W; guided (N,) bool."""
+    """Tensors as everywhere: N x 3 x H x W in [-1, 1]; hole N x 1 x H x W."""
 
     image: Tensor
     hole: Tensor
-    guide: Tensor
-    guided: Tensor
 
 
 def load_photos(folders: Sequence[Path], min_side: int = 64) -> list[Picture]:
@@ -98,7 +91,7 @@ def load_photos(folders: Sequence[Path], min_side: int = 64) -> list[Picture]:
 
 
 def draw_example(
-    photos: Sequence[Picture], seed: int, number: int, size: int, recipe: str, guide_share: float
+    photos: Sequence[Picture], seed: int, number: int, size: int, recipe: str
 ) -> Example:
     """Example `number` of the run.
 
@@ -109,15 +102,11 @@ def draw_example(
         size: side of the crop, pixels.
         recipe: masks: "paper" for MAT's large ones at `size`; "mixed" for windows cut out of 256
             masks of three kinds.
-        guide_share: probability of a state made from a guide's result.
     """
     rng = np.random.default_rng([seed, number])
     photo = photos[int(rng.integers(len(photos)))]
     image = _random_crop(rng, photo, size)
-    hole = _random_hole(rng, size, recipe)
-    if rng.random() >= guide_share:
-        return Example(image, hole, image, False)
-    return Example(image, hole, _guide_state(rng, image, hole), True)
+    return Example(image, _random_hole(rng, size, recipe))
 
 
 def _random_crop(rng: np.random.Generator, photo: Picture, size: int) -> Picture:
@@ -149,35 +138,10 @@ def _random_hole(rng: np.random.Generator, size: int, recipe: str) -> Hole:
             return np.ascontiguousarray(hole)
 
 
-def _guide_state(rng: np.random.Generator, image: Picture, hole: Hole) -> Picture:
-    """What a guide might have put into the hole: OpenCV's fills, or a soft copy of the truth."""
-    kind = str(rng.choice(list(GUIDE_STATES), p=list(GUIDE_STATES.values())))
-    if kind == "blur":
-        sigma = float(np.exp(rng.uniform(np.log(0.7), np.log(6.0))))
-        filled = cv2.GaussianBlur(image, (0, 0), sigma)
-    elif kind == "coarse":
-        filled = _coarse_copy(rng, image)
-    else:
-        filled = opencv_fill(image, hole, kind)
-    return np.where(hole[..., None], filled, image)
-
-
-def _coarse_copy(rng: np.random.Generator, image: Picture) -> Picture:
-    """Reduced 2 to 8 times and enlarged again: what a guide of low resolution gives."""
-    size = image.shape[1], image.shape[0]
-    factor = float(np.exp(rng.uniform(np.log(2), np.log(8))))
-    small = (max(4, round(size[0] / factor)), max(4, round(size[1] / factor)))
-    enlarge = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(2))]
-    reduced = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(reduced, size, interpolation=enlarge), np.uint8)
-
-
 def make_batch(examples: Sequence[Example]) -> Batch:
     return Batch(
         image=to_unit_range(np.stack([e.image for e in examples])),
         hole=torch.from_numpy(np.stack([e.hole for e in examples]))[:, None].float(),
-        guide=to_unit_range(np.stack([e.guide for e in examples])),
-        guided=torch.tensor([e.guided for e in examples]),
     )
 
 

@@ -33,12 +33,6 @@ from d2s_cli.weights.reading import write_safetensors
 CHECKPOINT = "checkpoint.pt"
 EXPORT = "refiner.safetensors"
 LOG = "log.jsonl"
-#: alpha_bar that marks the examples of `Refiner.sharpen`: below every level that refining uses
-SHARPEN_LEVEL = 0.1
-#: their loss is relative: GUIDED_WEIGHT / (the guide's own squared error + GUIDED_FLOOR), so that a
-#: soft copy that can be sharpened counts as much as a smear of which little can be known
-GUIDED_WEIGHT = 0.3
-GUIDED_FLOOR = 0.01
 GRADIENT_CLIP = 1.0
 
 
@@ -60,8 +54,6 @@ class TrainConfig:
         tk_max: train on steps 1 to tk_max of the table only; None for all (2 to T, as algorithm 1
             draws them).
         tk_power: above 1 draws low noise more often.
-        guide_share: share of examples that train `Refiner.sharpen` on guides' results, instead of
-            denoising the truth.
         masks: "paper" (MAT's large) or "mixed".
         per_hole: average the loss over the hole instead of the picture.
         seed: of everything random.
@@ -82,7 +74,6 @@ class TrainConfig:
     table_steps: int = 2000
     tk_max: int | None = None
     tk_power: float = 1.0
-    guide_share: float = 0.0
     masks: str = "paper"
     per_hole: bool = False
     seed: int = 0
@@ -92,7 +83,7 @@ class TrainConfig:
 PAPER = TrainConfig(unet=UNetConfig(dropout=0.2), ema_decay=0.9999)
 
 #: what makes the bundled weights: lean network on folded pixels, the noise levels that refining
-#: uses, states made from guides too
+#: uses
 MODERN = TrainConfig(
     unet=UNetConfig(inner_channels=64, channel_mults=(1, 1, 2, 3), res_blocks=1, unshuffle=2),
     prediction="v",
@@ -106,7 +97,6 @@ MODERN = TrainConfig(
     table_steps=1000,
     tk_max=400,
     tk_power=1.4,
-    guide_share=0.45,
     masks="mixed",
     per_hole=True,
 )
@@ -161,14 +151,14 @@ class Trainer:
         down = min(1.0, max(left, 0) / config.cooldown) if config.cooldown else 1.0
         return config.learning_rate * min(up, down)
 
-    def noise_levels(self, rng: np.random.Generator, guided: Tensor) -> Tensor:
+    def noise_levels(self, rng: np.random.Generator, items: int) -> Tensor:
         """alpha_bar for each item: between two neighbouring steps of the table (algorithm 1)."""
         last = self.config.tk_max or self.table.steps
-        t = 1 + (last - 1) * rng.random(len(guided)) ** self.config.tk_power
+        t = 1 + (last - 1) * rng.random(items) ** self.config.tk_power
         step = np.minimum(t.astype(int), last - 1)
         alpha_bar = self.table.alpha_bar
         levels = alpha_bar[step - 1] + (t - step) * (alpha_bar[step] - alpha_bar[step - 1])
-        return torch.where(guided, SHARPEN_LEVEL, torch.from_numpy(levels).float())
+        return torch.from_numpy(levels).float()
 
     def step(self, batch: Batch) -> float:
         """One optimiser step; returns the loss."""
@@ -176,7 +166,7 @@ class Trainer:
         rng = np.random.default_rng([config.seed, self.step_number, 2])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         torch.manual_seed(int(rng.integers(2**62)))  # dropout draws from torch's own generator
-        alpha_bar = self.noise_levels(rng, batch.guided)
+        alpha_bar = self.noise_levels(rng, len(batch.image))
         hole_noise = torch.randn(batch.image.shape, generator=generator)
         noise = torch.randn(batch.image.shape, generator=generator)
 
@@ -190,9 +180,6 @@ class Trainer:
             hole_noise.to(device),
             noise.to(device),
             alpha_bar.to(device),
-            guide=batch.guide.to(device),
-            guided=batch.guided.to(device),
-            weight=_loss_weights(batch).to(device),
             per_hole=config.per_hole,
         )
         if not math.isfinite(value := float(loss.detach())):
@@ -257,14 +244,6 @@ class Trainer:
         return Refiner(unet, refiner_config(self.config, self.images), self.compute)
 
 
-def _loss_weights(batch: Batch) -> Tensor:
-    """Factor for each item's loss, shape (N,): 1 where the truth is denoised."""
-    squared = (batch.guide - batch.image).square().mean(1, keepdim=True) * batch.hole
-    error = squared.sum((1, 2, 3)) / batch.hole.sum((1, 2, 3)).clamp(min=1)
-    guided = GUIDED_WEIGHT * (1 - SHARPEN_LEVEL) / (error + GUIDED_FLOOR)
-    return torch.where(batch.guided, guided, torch.ones(()))
-
-
 def refiner_config(config: TrainConfig, images: int) -> RefinerConfig:
     """What the exported file says about itself."""
     table = NoiseTable(config.table_steps)
@@ -273,7 +252,6 @@ def refiner_config(config: TrainConfig, images: int) -> RefinerConfig:
         unet=dataclasses.replace(config.unet, dropout=0.0),
         prediction=config.prediction,
         alpha_bar_min=table.at(config.tk_max) if config.tk_max else 0.0,
-        sharpen_level=SHARPEN_LEVEL if config.guide_share else None,
         tile=max(256, *config.sizes),
         about=about,
     )
@@ -312,10 +290,7 @@ def train(
         size, count = trainer.size_of(step)
         first = step * 100_000
         return make_batch(
-            [
-                draw_example(photos, config.seed, first + i, size, config.masks, config.guide_share)
-                for i in range(count)
-            ]
+            [draw_example(photos, config.seed, first + i, size, config.masks) for i in range(count)]
         )
 
     stream = BatchStream(draw, trainer.step_number)
