@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2s_cli.images.sharpening import LARGEST_GAIN, octave_gains, sharpen_fill
+from d2s_cli.images.sharpening import LARGEST_GAIN, TARGET, octave_gains, sharpen_fill
 
 HOLE = np.zeros((160, 200), bool)
 HOLE[40:120, 50:150] = True
@@ -71,4 +71,4 @@ def test_gains_never_weaken_and_have_a_limit(strengths: list[float]) -> None:
     gains = octave_gains(strengths)
     assert all(1 <= gain <= LARGEST_GAIN for gain in gains)
     raised = [s * g for s, g in zip(strengths, gains, strict=True) if g > 1]
-    assert all(strength <= 1 + 1e-9 for strength in raised)
+    assert all(strength <= TARGET + 1e-9 for strength in raised)

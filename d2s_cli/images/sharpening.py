@@ -1,9 +1,9 @@
 """Bring back the detail that a soft fill still holds, by the measure of its surroundings.
 
 A result that was blurred, or made small and enlarged, has the structure of its surroundings but
-less and less of their detail the finer it gets. Each octave of detail is raised to the strength
-that it has round the hole. Nothing is invented: what the fill does not hold at all is left to the
-refiner.
+less and less of their detail the finer it gets. Each octave of detail is raised towards the
+strength that it has round the hole. Nothing is invented: what the fill does not hold at all is left
+to the refiner.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ SOFT = 0.6
 #: octaves are raised only as long as the next coarser one has this share of the surroundings'
 #: strength: under a smear there is nothing to raise
 STRUCTURE = 0.6
+#: octaves are raised to this share of the surroundings' strength; all of it would sharpen too much
+#: where a fill shows something calmer than what is round it
+TARGET = 0.8
 #: no octave is raised more than this many times
 LARGEST_GAIN = 3.0
 #: variance of 8-bit rounding and a little grain, levels squared; keeps flat regions flat
@@ -74,7 +77,7 @@ def octave_gains(strengths: list[float]) -> list[float]:
     for k in range(len(strengths) - 2, -1, -1):
         if coarser < STRUCTURE:
             break
-        gains[k] = min(max(1 / strengths[k], 1.0), LARGEST_GAIN)
+        gains[k] = min(max(TARGET / strengths[k], 1.0), LARGEST_GAIN)
         coarser = strengths[k] * gains[k]
     return gains
 
