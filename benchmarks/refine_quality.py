@@ -47,6 +47,7 @@ from d2s_cli.diffusion.sampling import SAMPLERS
 from d2s_cli.diffusion.schedule import SPACINGS, NoiseTable
 from d2s_cli.errors import D2SError
 from d2s_cli.guides.opencv import opencv_fill
+from d2s_cli.images.colour_detail import calm_colour
 from d2s_cli.images.convert import from_unit_range, to_unit_range
 from d2s_cli.images.draw_masks import mat_mask, scratch_mask
 from d2s_cli.images.sharpening import sharpen_fill
@@ -257,7 +258,8 @@ def refine_all(
         if (steps := arguments.get("steps")) is not None:
             arguments["steps"] = min(steps, tk)
         refined = refiner.refine(known, hole, to_unit_range(guides[part]), seed=seeds, **arguments)
-        results[part] = from_unit_range(refined)
+        pictures = from_unit_range(refined)
+        results[part] = [calm_colour(p, h) for p, h in zip(pictures, holes[part], strict=True)]
     seconds = (time.perf_counter() - start) / len(truths)
     return np.where(holes[..., None], results, truths), seconds
 

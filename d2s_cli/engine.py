@@ -24,6 +24,7 @@ from d2s_cli.errors import InputError, UsageError
 from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.on_photo import fill_window
 from d2s_cli.guides.registry import load_guide
+from d2s_cli.images.colour_detail import calm_colour
 from d2s_cli.images.formats import format_of, is_lossless
 from d2s_cli.images.masks import MaskSettings, read_mask
 from d2s_cli.images.pairing import Job, Plan, make_plan
@@ -109,6 +110,9 @@ class _Open:
     def deliver(self, window: Window, sample: int, result: NDArray[Any]) -> None:
         self.patches[sample].append((window, result))
         self.waiting -= 1
+
+    def deliver_refined(self, window: Window, sample: int, result: NDArray[Any]) -> None:
+        self.deliver(window, sample, calm_colour(result, self.hole[window.slices]))
 
     def picture(self, sample: int) -> NDArray[Any]:
         """The photo with the hole pixels that its windows answer for."""
@@ -302,10 +306,10 @@ class Engine:
         view = current.photo.rgb[window.slices], current.hole[window.slices]
         for sample in range(self.settings.samples):
             current.waiting += 1
-            deliver = functools.partial(current.deliver, window, sample)
             if recipe.tk == 0 and guide is not None:
-                deliver(guide)
+                current.deliver(window, sample, guide)
                 continue
+            deliver = functools.partial(current.deliver_refined, window, sample)
             seed = (self.settings.seed, sample, window.number)
             self.batches.add(Piece(*view, guide, seed, deliver, current), recipe)
 
