@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -125,22 +126,28 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     assert set(suggestions.PRESETS) == set(PRESETS)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], []])
-def test_help_version_and_completion_answer_at_once(words: list[str]) -> None:
-    """0.3 s of processor time; the best of many, since neighbours slow a shared core down."""
+def processor_seconds(run: Callable[[], object], times: int = 5) -> float:
+    """Of the child processes that `run` starts; the best of several."""
     resource = pytest.importorskip("resource")
     best = float("inf")
-    for _ in range(10):
+    for _ in range(times):
         began = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if words:
-            environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-            command = [sys.executable, "-c", MAIN, *words]
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-        else:
-            ask("d2s inpaint --")
+        run()
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        taken = ended.ru_utime - began.ru_utime + ended.ru_stime - began.ru_stime
-        best = min(best, taken)
-        if best < 0.3:
-            break
-    assert best < 0.3
+        best = min(best, ended.ru_utime - began.ru_utime + ended.ru_stime - began.ru_stime)
+    return best
+
+
+def python(*words: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, *words]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], []])
+def test_help_version_and_completion_answer_at_once(words: list[str]) -> None:
+    """0.1 to 0.3 s on an idle core. Machines are noisy, so the measure is what typer alone takes;
+    loading torch takes more than ten times that."""
+    typer_alone = processor_seconds(lambda: python("-c", "import typer"))
+    ours = (lambda: python("-c", MAIN, *words)) if words else (lambda: ask("d2s inpaint --"))
+    assert processor_seconds(ours) < 6 * typer_alone

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from pathlib import Path
 from typing import Any
-
-import platformdirs
 
 from d2s_cli.errors import UsageError
 
@@ -18,6 +14,8 @@ Table = dict[str, Any]
 
 def user_file() -> Path:
     """config.toml in the platform's settings folder."""
+    import platformdirs
+
     return Path(platformdirs.user_config_dir("d2s", appauthor=False)) / "config.toml"
 
 
@@ -66,6 +64,8 @@ def option_defaults(files: list[Path], commands: dict[str, Table]) -> dict[str, 
 
 
 def _read(path: Path) -> Table:
+    import tomllib
+
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -75,6 +75,8 @@ def _read(path: Path) -> Table:
 def _check(key: str, known: set[str], path: Path, kind: str) -> None:
     if key in known:
         return
+    import difflib
+
     near = difflib.get_close_matches(key, sorted(known), 1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
     raise UsageError(f"{path}: there is no {kind} named {key!r}", hint)
