@@ -233,7 +233,7 @@ def _what_was_done(entry: Entry) -> str:
     guide = entry["guide"].get("name") or entry["guide"]["path"]
     starts = entry["tk"]
     if not any(starts):
-        return f"guide {guide}, left as it is (as textured as its surroundings; --tk N refines)"
+        return f"guide {guide}, left as it is, which measured best here (--tk N refines it)"
     low, high = min(starts), max(starts)
     span = f"{low}" if low == high else f"{low} to {high}"
     text = f"guide {guide}, refined from T_k {span} in {entry['steps']} steps ({entry['sampler']})"
