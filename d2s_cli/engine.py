@@ -48,6 +48,7 @@ from d2s_cli.manifest import (
     failure,
     file_record,
     settings_record,
+    starts_of,
 )
 from d2s_cli.recipe import Recipe, Settings, check_settings, resolve_recipe
 from d2s_cli.runtime import pick
@@ -288,15 +289,15 @@ class Engine:
         for window in hole_windows(hole, self.refiner.config.tile, self.settings.context):
             guide: NDArray[Any] | None = None
             if given is not None:
-                guide = given[window.slices]
+                guide = _composite(current, window, given[window.slices])
             elif self.guide is not None:
                 guide = fill_window(self.guide, rgb, hole, window.slices, self.settings.seed)
             recipe = self._recipe(current, window, guide)
-            if guide is not None and recipe.tk and recipe.sharpen:
-                # a sharpened result may lack less texture than before
-                guide = sharpen_fill(_composite(current, window, guide), hole[window.slices])
-                recipe = self._recipe(current, window, guide)
-                current.sharpened.append(window.number)
+            if guide is not None and recipe.sharpen:
+                sharp = sharpen_fill(guide, hole[window.slices])
+                if sharp is not guide:  # it may lack less texture than before
+                    guide, recipe = sharp, self._recipe(current, window, sharp)
+                    current.sharpened.append(window.number)
             self._queue_samples(current, window, guide, recipe)
 
     def _queue_samples(
@@ -317,8 +318,7 @@ class Engine:
         name = UNKNOWN_TOOL if current.job.guide else self._guide_name()
         missing = None
         if guide is not None and self.settings.tk is None:
-            filled = _composite(current, window, guide)
-            missing = missing_texture(filled, current.hole[window.slices])
+            missing = missing_texture(guide, current.hole[window.slices])
         return resolve_recipe(self.settings, self.refiner, name, missing)
 
     def _guide_name(self) -> str:
@@ -391,11 +391,9 @@ def describe(entry: Entry) -> str:
     if entry["status"] == "failed":
         return f"{entry['input']['path']}: {entry['error']['message']}"
     text = f"{entry['input']['path']} -> {entry['output']['path']}"
-    if starts := entry.get("tk"):
-        low, high = min(starts), max(starts)
-        refined = f"{low}" if low == high else f"{low} to {high}"
+    if entry.get("tk"):
         guide = entry["guide"].get("name") or Path(entry["guide"]["path"]).name
-        text += f" (guide {guide}, T_k {refined})"
+        text += f" (guide {guide}, T_k {starts_of(entry)})"
     return text
 
 

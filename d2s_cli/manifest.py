@@ -49,6 +49,12 @@ def failure(image: Path, output: Path | None, error: D2SError) -> Entry:
     }
 
 
+def starts_of(entry: Entry) -> str:
+    """T_k of a result's windows for people: one number, or the smallest "to" the largest."""
+    low, high = min(entry["tk"]), max(entry["tk"])
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 class Manifest:
     """The lines of a manifest file by output; new ones are appended and are on disk at once.
 

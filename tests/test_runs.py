@@ -21,8 +21,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from d2s_cli.cli.app import app
+from d2s_cli.cli.pipes import DASH, Pipes
 from d2s_cli.diffusion.refiner import RefinerConfig
 from d2s_cli.diffusion.unet import UNet, UNetConfig
+from d2s_cli.errors import UsageError
 from d2s_cli.manifest import MANIFEST_NAME, Manifest, read_manifest
 from d2s_cli.weights.reading import write_safetensors
 
@@ -283,3 +285,10 @@ def test_a_full_disk_is_said_and_leaves_the_old_file(
     assert result.exit_code == 3
     assert "No space left" in result.stdout
     assert pictures(scans.parent / "scans_d2s") == before
+
+
+def test_picture_data_is_not_written_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for inputs, output in (([DASH], None), ([Path("a.png")], DASH)):
+        with pytest.raises(UsageError, match="terminal"):
+            Pipes(inputs, output)

@@ -231,10 +231,10 @@ def _summary(entries: list[Entry], counts: dict[str, int], seconds: float, left:
 def _what_was_done(entry: Entry) -> str:
     """How a single picture's holes were filled, so that nobody has to guess."""
     guide = entry["guide"].get("name") or entry["guide"]["path"]
-    starts = entry["tk"]
-    if not any(starts):
+    from d2s_cli.manifest import starts_of
+
+    if not any(entry["tk"]):
         return f"guide {guide}, left as it is, which measured best here (--tk N refines it)"
-    low, high = min(starts), max(starts)
-    span = f"{low}" if low == high else f"{low} to {high}"
-    text = f"guide {guide}, refined from T_k {span} in {entry['steps']} steps ({entry['sampler']})"
+    how = f"T_k {starts_of(entry)} in {entry['steps']} steps ({entry['sampler']})"
+    text = f"guide {guide}, refined from {how}"
     return text + (", sharpened before" if entry["sharpened"] else "")

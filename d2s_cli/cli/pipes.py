@@ -33,6 +33,8 @@ class Pipes:
             raise UsageError("- reads one picture from stdin; give no other input with it")
         if self.to_stdout and (len(inputs) > 1 or inputs[0].is_dir()):
             raise UsageError("-o - writes one picture; give one input")
+        if DASH in inputs and output is None:
+            self.output, self.to_stdout = DASH, True
         if self.to_stdout and sys.stdout.isatty():
             raise UsageError("not writing picture data to a terminal", "try: -o FILE, or a pipe")
 
@@ -43,8 +45,6 @@ class Pipes:
         folder = Path(self._folder.name)
         if DASH in self.inputs:
             self.inputs = [_save_stdin(folder)]
-            if self.output is None:
-                self.output, self.to_stdout = DASH, True
         if self.to_stdout:
             self.output = folder / f"out{self.inputs[0].suffix}"
         return self

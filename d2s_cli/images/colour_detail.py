@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from d2s_cli.images.texture import MARGIN, PATCH, REACH, dilate, erode
+from d2s_cli.images.texture import MARGIN, PATCH, REACH, erode, surroundings
 
 #: what is finer than a Gaussian of this deviation counts as detail, pixels
 FINE = 4.0
@@ -28,7 +28,7 @@ def calm_colour(picture: NDArray[Any], hole: NDArray[np.bool_]) -> NDArray[Any]:
     Returns:
         Like `picture`.
     """
-    around = dilate(hole, REACH) & ~dilate(hole, MARGIN)
+    around = surroundings(hole, REACH)
     if not around.any():
         return picture
     scale = np.iinfo(picture.dtype).max / 255

@@ -15,14 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from d2s_cli.images.texture import dilate, erode
+from d2s_cli.images.texture import MARGIN, erode, surroundings
 
 #: Gaussian deviations that bound the octaves, pixels; octave 0 is what is finer than the first
 OCTAVES = (1.0, 2.0, 4.0, 8.0)
 #: known pixels up to this far from the hole are its surroundings
 REACH = 32
-#: pixels this close to the hole's edge mix fill and surroundings and count for neither
-MARGIN = 3
 #: a fill whose finest octave is weaker than this share of its surroundings' is soft
 SOFT = 0.6
 #: octaves are raised only as long as the next coarser one has this share of the surroundings'
@@ -92,7 +90,7 @@ def _split(levels: NDArray[np.float32]) -> Octaves:
 def _strengths(octaves: Octaves, hole: NDArray[np.bool_]) -> list[float]:
     """Median local deviation in the fill over that in its surroundings, octave by octave."""
     inside = erode(hole, MARGIN)
-    around = dilate(hole, REACH) & ~dilate(hole, MARGIN)
+    around = surroundings(hole, REACH)
     if not around.any():
         return [1.0] * len(octaves)
     ratios = []

@@ -14,7 +14,7 @@ FINE = 2.0
 #: texture is measured in neighbourhoods of this side, so that one strong edge does not stand for a
 #: whole region
 PATCH = 9
-#: the surroundings that count: known pixels up to this far from the hole
+#: known pixels up to this far from the hole are its surroundings
 REACH = 24
 #: pixels this close to the hole's edge mix fill and surroundings and count for neither
 MARGIN = 3
@@ -38,7 +38,7 @@ def missing_texture(picture: NDArray[Any], hole: NDArray[np.bool_]) -> float:
     detail = grey - cv2.GaussianBlur(grey, (0, 0), FINE)
     variance = cv2.blur(detail**2, (PATCH, PATCH))
     inside = erode(hole, MARGIN)
-    around = dilate(hole, REACH) & ~dilate(hole, MARGIN)
+    around = surroundings(hole, REACH)
     if not around.any():
         around = ~hole
     if not around.any():
@@ -47,14 +47,18 @@ def missing_texture(picture: NDArray[Any], hole: NDArray[np.bool_]) -> float:
     return math.sqrt(max(lacking, 0.0))
 
 
+def surroundings(hole: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Known pixels up to `reach` from the hole, without those at its edge."""
+    return _dilate(hole, reach) & ~_dilate(hole, MARGIN)
+
+
 def erode(hole: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """The hole without its edge, or all of it if it is thinner than that."""
     eroded = cv2.erode(hole.astype(np.uint8), _disc(radius)).astype(bool)
     return eroded if eroded.any() else hole
 
 
-def dilate(hole: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """The hole and all pixels up to `radius` from it."""
+def _dilate(hole: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     return cv2.dilate(hole.astype(np.uint8), _disc(radius)).astype(bool)
 
 
