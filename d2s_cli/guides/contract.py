@@ -6,6 +6,7 @@ pixels back whatever the guide did, and turns NaN and nonsense into an error wit
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from d2s_cli.images.convert import from_unit_range, to_unit_range
 PictureFill = Callable[[NDArray[Any], NDArray[np.bool_], int], NDArray[Any]]
 
 
-class Guide:
+class Guide(ABC):
     """A named first stage.
 
     Attributes:
@@ -33,9 +34,9 @@ class Guide:
     name: str = ""
     prefers_whole_picture: bool = False
 
+    @abstractmethod
     def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
         """Fill the hole; `image` has zeros there. Shapes and ranges as `__call__`."""
-        raise NotImplementedError
 
     def __call__(self, image: Tensor, hole: Tensor, seed: int = 0) -> Tensor:
         """Fill the hole and leave the rest exactly as it is.
