@@ -156,7 +156,7 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused_unrun(tmp_path: Path, re
         torch.save(payload, path)
     else:
         path.write_bytes(pickle.dumps(payload, protocol=2))
-    with pytest.raises(WeightsError, match="run code"):
+    with pytest.raises(WeightsError, match="asks to run code"):
         load_refiner(path)
     assert not marker.exists()
 

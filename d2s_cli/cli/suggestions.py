@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-GUIDES = ("auto", "patchmatch", "telea", "ns", "none")
+GUIDES = (
+    *("auto", "patchmatch", "telea", "ns", "lama", "mat", "wavepaint", "edgeconnect"),
+    *("diffir", "m2s", "ddnm", "palette", "none"),
+)
 SAMPLERS = ("ddpm", "ddpm-beta", "ddim", "dpmpp", "dpmpp-sde")
 STARTS = ("middle", "start")
 POLARITIES = ("white", "black", "auto")

@@ -22,7 +22,7 @@ from d2s_cli.diffusion.tiles import TiledDenoise, tile_boxes
 from d2s_cli.diffusion.unet import UNet, UNetConfig, config_from_state_dict
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.runtime import Compute, channels_last, pick
-from d2s_cli.weights.reading import read_weights
+from d2s_cli.weights.reading import check_fit, read_weights
 
 PREDICTIONS = ("eps", "v")
 STARTS = ("middle", "start", "noise")
@@ -357,25 +357,6 @@ def network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if any(key.startswith(prefix) for key in stripped):
         return {k.removeprefix(prefix): v for k, v in stripped.items() if k.startswith(prefix)}
     return stripped
-
-
-def check_fit(
-    path: Path, expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]
-) -> None:
-    """Raise WeightsError that lists missing, unexpected and differently shaped tensors."""
-    problems = [f"missing: {key} {list(expected[key])}" for key in expected if key not in state]
-    problems += [f"unexpected: {key} {list(state[key].shape)}" for key in state.keys() - expected]
-    problems += [
-        f"shape: {key} is {list(state[key].shape)}, expected {list(shape)}"
-        for key, shape in expected.items()
-        if key in state and tuple(state[key].shape) != shape
-    ]
-    if problems:
-        shown = sorted(problems)[:12]
-        rest = [f"and {len(problems) - 12} more"] if len(problems) > 12 else []
-        raise WeightsError(
-            f"{path} does not fit: {len(problems)} tensors differ", "\n".join(shown + rest)
-        )
 
 
 def _first_half_from(a: Tensor, b: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Read and write weights files without running code from them.
 
 Checkpoints are untrusted input. safetensors files hold nothing but numbers; `.pth` and `.pt` files
-are pickles and go through torch's restricted reader, which knows tensors and plain containers only.
+are pickles, which `pickles.py` reads for their tensors alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from d2s_cli.errors import WeightsError
+from d2s_cli.weights.pickles import HostilePickleError, MalformedPickleError, read_pickle
 
 HEADER_KEY = "d2s"
 
@@ -27,14 +30,14 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and configuration of a weights file.
 
     Args:
-        path: a `.safetensors`, or a PyTorch checkpoint (`.pth`, `.pt`, `.ckpt`).
+        path: a `.safetensors`, or a PyTorch checkpoint (`.pth`, `.pt`, `.ckpt`, `.pkl`).
 
     Returns:
-        The tensors by key, on the CPU, and the JSON found in a safetensors header under "d2s"
-        (empty for other files).
+        The tensors by their dotted path in the file (below "state_dict" where there is one), on
+        the CPU, and the JSON found in a safetensors header under "d2s" (empty for other files).
 
     Raises:
-        WeightsError: missing, truncated, or asking to run code.
+        WeightsError: missing, damaged, or without tensors.
     """
     if not path.is_file():
         raise WeightsError(f"no weights file at {path}", "try: d2s inpaint --help, under --weights")
@@ -60,26 +63,51 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
+        found = read_pickle(path)
+    except HostilePickleError as error:
         raise WeightsError(
-            f"{path} wants to run code when loaded, or is no checkpoint; d2s did not load it",
-            f"reader's words: {reason}\nask for a file with tensors only, or a .safetensors file",
+            f"{path} asks to run code when loaded ({error}); d2s did not run it",
+            "do not trust this file; ask for one with tensors only, or a .safetensors file",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except MemoryError as error:
+        raise WeightsError(f"{path} claims more than fits into memory") from error
+    except (
+        MalformedPickleError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        # what the standard reader raises on instructions that make no sense
+        *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError),
+        *(RecursionError, RuntimeError, struct.error, OSError, NotImplementedError),
+    ) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(
-            f"{path} is damaged or no PyTorch checkpoint: {str(error).partition(chr(10))[0]}",
-            "fetch or copy the file again",
+            f"{path} is damaged or no PyTorch checkpoint: {reason}", "fetch or copy the file again"
         ) from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{path} holds a {type(loaded).__name__}, not a table of tensors")
-    tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
-    if not tensors:
-        raise WeightsError(f"{path} holds no tensors at its top level")
-    return tensors
+    if not found:
+        raise WeightsError(f"{path} holds no tensors")
+    whole = "state_dict."
+    if any(key.startswith(whole) for key in found):
+        return {k.removeprefix(whole): v for k, v in found.items() if k.startswith(whole)}
+    return found
+
+
+def check_fit(
+    path: Path, expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]
+) -> None:
+    """Raise WeightsError that lists missing, unexpected and differently shaped tensors."""
+    problems = [f"missing: {key} {list(expected[key])}" for key in expected if key not in state]
+    problems += [f"unexpected: {key} {list(state[key].shape)}" for key in state.keys() - expected]
+    problems += [
+        f"shape: {key} is {list(state[key].shape)}, expected {list(shape)}"
+        for key, shape in expected.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    if problems:
+        shown = sorted(problems)[:12]
+        rest = [f"and {len(problems) - 12} more"] if len(problems) > 12 else []
+        raise WeightsError(
+            f"{path} does not fit: {len(problems)} tensors differ", "\n".join(shown + rest)
+        )
 
 
 def write_safetensors(

@@ -1,0 +1,145 @@
+"""What guides with a network share: loading, sizes, ranges and noise.
+
+A guide's file says what is its own: the network, which tensors of a checkpoint are its, and
+`predict`. This module gives it pictures of a size it can take.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from d2s_cli.errors import WeightsError
+from d2s_cli.guides.contract import Guide
+from d2s_cli.weights.reading import check_fit, read_weights
+
+
+class NetworkGuide(Guide):
+    """A guide whose result a network predicts.
+
+    Attributes:
+        multiple: height and width must be multiples of this; others are mirrored up to it.
+        smallest: least height and width.
+        side: the one size, squared, that the network works at; 0 if it takes any.
+        device: where the networks are.
+    """
+
+    multiple: int = 8
+    smallest: int = 8
+    side: int = 0
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    @property
+    def sizes(self) -> str:
+        """For people: what happens to pictures of other sizes."""
+        if self.side:
+            return f"works at {self.side} x {self.side}: larger windows are filled at that size"
+        return f"any size (mirrored to a multiple of {self.multiple})"
+
+    @abstractmethod
+    def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+        """Fill pictures of a size that the network takes, on `device`, without gradients.
+
+        Args:
+            image: N x 3 x H x W, [-1, 1], zeros in the hole.
+            hole: N x 1 x H x W, 0 or 1.
+            seed: for `seeded_noise`.
+
+        Returns:
+            Like `image`. What it says about known pixels is not used.
+        """
+
+    def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+        """Pad or reduce, predict, and undo it."""
+        height, width = image.shape[-2:]
+        image, hole = image.to(self.device), hole.to(self.device)
+        with torch.inference_mode():
+            if self.side and (height, width) != (self.side, self.side):
+                return self._at_fixed_size(image, hole, seed)
+            down = max(-height % self.multiple, self.smallest - height)
+            right = max(-width % self.multiple, self.smallest - width)
+            padded = [extend_symmetric(t, down, right) for t in (image, hole)]
+            return self.predict(padded[0], padded[1], seed)[..., :height, :width].clone()
+
+    def _at_fixed_size(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+        """Fit the longer side into the network's, mirror the rest, and scale the result back."""
+        height, width = image.shape[-2:]
+        scale = min(1.0, self.side / max(height, width))
+        small = (max(1, round(height * scale)), max(1, round(width * scale)))
+        if scale < 1:
+            # hidden pixels must not darken their neighbours: average the known ones alone
+            weight = F.interpolate(1 - hole, small, mode="area")
+            image = F.interpolate(image, small, mode="area") / weight.clamp(min=1e-6)
+            hole = (weight < 1 - 1e-6).to(hole)
+            image = image * (1 - hole)
+        down, right = self.side - small[0], self.side - small[1]
+        padded = [extend_symmetric(t, down, right) for t in (image, hole)]
+        filled = self.predict(padded[0], padded[1], seed)[..., : small[0], : small[1]]
+        if scale == 1:
+            return filled.clone()
+        filled = torch.where(hole > 0, filled, image)
+        return F.interpolate(filled, (height, width), mode="bicubic", align_corners=False)
+
+
+def extend_symmetric(x: Tensor, down: int, right: int) -> Tensor:
+    """Mirror N x C x H x W at the bottom and right, the edge row repeated (numpy's "symmetric"),
+    as often as needed."""
+    for axis, more in ((-2, down), (-1, right)):
+        if more:
+            length = x.shape[axis]
+            index = np.pad(np.arange(length), (0, more), mode="symmetric")
+            x = x.index_select(axis, torch.from_numpy(index).to(x.device))
+    return x
+
+
+def seeded_noise(seed: int, count: int) -> list[torch.Generator]:
+    """One CPU generator for each item of a batch. All start alike, so that an item's result does
+    not depend on its place in the batch (the engine gives each hole its own seed)."""
+    state = np.random.SeedSequence(seed % 2**64).generate_state(1, np.uint64)[0]
+    return [torch.Generator().manual_seed(int(state >> np.uint64(1))) for _ in range(count)]
+
+
+def draw_normal(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
+    """Standard normal numbers, one item of `shape` from each generator: N x shape, on the CPU."""
+    return torch.stack([torch.randn(tuple(shape), generator=g) for g in generators])
+
+
+def read_files(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of one checkpoint or of several that belong together.
+
+    Raises:
+        WeightsError: a file is unreadable, or two give the same tensor.
+    """
+    merged: dict[str, Tensor] = {}
+    for path in paths:
+        tensors, _ = read_weights(path)
+        if twice := sorted(merged.keys() & tensors.keys()):
+            raise WeightsError(f"{path} repeats tensors of the other file: {', '.join(twice[:3])}")
+        merged |= tensors
+    return merged
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def fit(network: nn.Module, state: Mapping[str, Tensor], path: Path, device: torch.device) -> None:
+    """Give a network made on the "meta" device its tensors, strictly, as float32.
+
+    Raises:
+        WeightsError: names or shapes differ; the message lists them.
+    """
+    expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    check_fit(path, expected, state)
+    floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    network.load_state_dict(floats, assign=True)
+    network.eval().requires_grad_(False).to(device)
