@@ -20,7 +20,8 @@ GOLDEN = Path(__file__).parent / "golden"
 TINY = UNetConfig(inner_channels=32, channel_mults=(1, 2), res_blocks=1)
 
 # the runners have two cores; more threads only take time from each other
-torch.set_num_threads(int(os.environ.get("D2S_TEST_THREADS", "2")))
+threads = os.environ.get("D2S_TEST_THREADS") or os.environ.get("OMP_NUM_THREADS") or "2"
+torch.set_num_threads(int(threads))
 
 
 def filled(unet: UNet) -> UNet:
