@@ -112,7 +112,7 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     from d2s_cli.images.edit_masks import JOINS
     from d2s_cli.images.masks import POLARITIES, MaskSettings
     from d2s_cli.recipe import IF_EXISTS
-    from d2s_cli.training.loop import PRESETS
+    from d2s_cli.training.refiner import PRESETS
 
     assert list(suggestions.GUIDES) == guide_names()
     assert set(suggestions.SAMPLERS) == set(SAMPLERS)

@@ -31,17 +31,9 @@ from d2s_cli.training.data import (
     make_batch,
 )
 from d2s_cli.training.ema import Ema, ema_decay
-from d2s_cli.training.loop import (
-    CHECKPOINT,
-    EXPORT,
-    LOG,
-    MODERN,
-    PAPER,
-    TrainConfig,
-    Trainer,
-    train,
-)
 from d2s_cli.training.masks import mixed_mask
+from d2s_cli.training.refiner import EXPORT, MODERN, PAPER, RefinerTrainer, TrainConfig, train
+from d2s_cli.training.run import CHECKPOINT, LOG, Pace
 
 CPU = Compute(torch.device("cpu"))
 TINY_RUN = TrainConfig(
@@ -233,35 +225,33 @@ def test_the_papers_preset_is_the_papers() -> None:
 def test_training_levels_are_those_of_the_table_between_their_ends(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tiny = dataclasses.replace(PAPER, unet=TINY_RUN.unet)
-    trainer = Trainer(tiny, tmp_path, CPU)
+    trainer = RefinerTrainer(tiny, tmp_path, CPU)
     levels = trainer.noise_levels(rng, 2000)
     # level by level: positions in the table are even between 1 and T
     positions = np.interp(levels, trainer.table.alpha_bar[::-1], np.arange(2000, 0, -1))
     assert positions.min() >= 0.99
     assert positions.max() <= 2000
     assert positions.mean() == pytest.approx(1000, abs=50)
-    modern = Trainer(dataclasses.replace(MODERN, unet=TINY_RUN.unet), tmp_path, CPU)
+    modern = RefinerTrainer(dataclasses.replace(MODERN, unet=TINY_RUN.unet), tmp_path, CPU)
     lowest = modern.table.at(400)
     assert float(modern.noise_levels(rng, 2000).min()) >= lowest - 1e-6
 
 
-def test_the_learning_rate_warms_up_and_cools_down(tmp_path: Path) -> None:
+def test_the_learning_rate_warms_up_and_cools_down() -> None:
     config = dataclasses.replace(TINY_RUN, images=1000, warmup=80, cooldown=100)
-    trainer = Trainer(config, tmp_path, CPU)
-    rates = [trainer.rate_at(i) / config.learning_rate for i in (0, 32, 72, 500, 950, 1000)]
+    rates = [config.rate_at(i) / config.learning_rate for i in (0, 32, 72, 500, 950, 1000)]
     assert rates == pytest.approx([0.1, 0.5, 1, 1, 0.5, 0])
 
 
-def test_larger_crops_come_in_smaller_batches(tmp_path: Path) -> None:
+def test_larger_crops_come_in_smaller_batches() -> None:
     config = dataclasses.replace(TINY_RUN, sizes=(32, 64), size_shares=(0.5, 0.5))
-    trainer = Trainer(config, tmp_path, CPU)
-    assert {trainer.size_of(step) for step in range(30)} == {(32, 8), (64, 2)}
+    assert {config.size_of(step) for step in range(30)} == {(32, 8), (64, 2)}
 
 
 def test_training_lowers_the_loss_and_exports_a_refiner(folder: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(TINY_RUN, images=400)
     told: list[float] = []
-    train([folder], tmp_path, config, CPU, lambda p: told.append(p.loss), report_every=0)
+    train([folder], tmp_path, config, CPU, Pace(lambda p: told.append(p.loss), report_every=0))
     assert len(told) == 50
     assert np.mean(told[-15:]) < 0.7 * np.mean(told[:10])
     logged = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
@@ -286,7 +276,7 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(
     unet = dataclasses.replace(TINY_RUN.unet, dropout=dropout)
     config = dataclasses.replace(TINY_RUN, unet=unet)
     straight = train([folder], tmp_path / "straight", config, CPU)
-    broken = train([folder], tmp_path / "broken", config, CPU, stop=stop_after(5))
+    broken = train([folder], tmp_path / "broken", config, CPU, Pace(stop=stop_after(5)))
     assert (broken.images, broken.step_number) == (40, 5)
     resumed = train([folder], tmp_path / "broken", config, CPU)
     assert resumed.images == straight.images == 96

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 GUIDES = (
-    *("auto", "patchmatch", "telea", "ns", "lama", "mat", "wavepaint", "edgeconnect"),
-    *("diffir", "m2s", "ddnm", "palette", "none"),
+    *("auto", "patchmatch", "telea", "ns", "neural", "lama", "mat", "wavepaint"),
+    *("edgeconnect", "diffir", "m2s", "ddnm", "palette", "none"),
 )
 SAMPLERS = ("ddpm", "ddpm-beta", "ddim", "dpmpp", "dpmpp-sde")
 STARTS = ("middle", "start")
@@ -19,6 +19,7 @@ IF_EXISTS = ("error", "skip", "overwrite", "resume")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PRESETS = ("modern", "paper")
+MODELS = ("refiner", "guide")
 MAKE_FROM = ("alpha", "color=#", "diff", "random")
 MASK_KINDS = (
     "irregular-thin",

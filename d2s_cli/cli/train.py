@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,10 @@ from d2s_cli.cli import suggestions
 from d2s_cli.cli.console import say
 from d2s_cli.cli.interrupts import Interrupts
 from d2s_cli.cli.suggestions import one_of
+
+if TYPE_CHECKING:
+    from d2s_cli.runtime import Compute
+    from d2s_cli.training.run import Pace
 
 
 def train(
@@ -24,15 +29,24 @@ def train(
             "--output",
             "-o",
             metavar="DIR",
-            help="Checkpoint, refiner.safetensors, log.jsonl and samples/ go here.",
+            help="Checkpoint, refiner.safetensors (or guide.safetensors), log.jsonl and samples/"
+            " go here.",
         ),
     ] = Path("runs/d2s"),
+    model: Annotated[
+        str,
+        typer.Option(
+            autocompletion=one_of(suggestions.MODELS),
+            help="refiner (algorithm 1), or guide (a network that corrects PatchMatch's result;"
+            " needs the extra guide-training).",
+        ),
+    ] = "refiner",
     preset: Annotated[
         str,
         typer.Option(
             autocompletion=one_of(suggestions.PRESETS),
-            help="modern (the bundled weights' recipe: lean, quick to train) or paper (the"
-            " paper's network and recipe).",
+            help="Of a refiner: modern (the bundled weights' recipe: lean, quick to train) or"
+            " paper (the paper's network and recipe).",
         ),
     ] = "modern",
     images: Annotated[
@@ -92,26 +106,26 @@ def train(
         ),
     ] = "auto",
 ) -> None:
-    """Train a refiner by algorithm 1 on folders of photographs. Run the same command again to go
-    on where it stopped; Ctrl-C saves first.
+    """Train a refiner by algorithm 1, or a guide, on folders of photographs. Run the same command
+    again to go on where it stopped; Ctrl-C saves first.
 
     \b
     Examples:
       d2s train photos/ -o runs/mine
       # the paper's network and recipe, on aligned faces
       d2s train celeba-hq-256/ --preset paper -o runs/faces --device cuda
+      # the network of --guide neural
+      d2s train photos/ --model guide -o runs/guide
       # then use it
       d2s inpaint photo.png -m m.png --weights runs/mine/refiner.safetensors
     """
-    import dataclasses
-
     from d2s_cli.errors import UsageError
     from d2s_cli.runtime import pick
-    from d2s_cli.training import loop
+    from d2s_cli.training.run import Pace, Progress
 
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    if preset not in loop.PRESETS:
-        raise UsageError(f"unknown preset {preset!r}", f"one of: {', '.join(loop.PRESETS)}")
+    if model not in suggestions.MODELS:
+        raise UsageError(f"unknown model {model!r}", f"one of: {', '.join(suggestions.MODELS)}")
     given = {
         "images": images,
         "batch": batch_size,
@@ -120,21 +134,52 @@ def train(
         "seed": seed,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    config = dataclasses.replace(loop.PRESETS[preset], **changes)  # type: ignore[arg-type]
     compute = pick(device, precision)
     say(f"device: {compute}")
-    with Interrupts("this step, and saving") as interrupts:
-        trainer = loop.train(
-            list(folders),
-            output,
-            config,
-            compute,
-            report=lambda p: say(
-                f"{p.images}/{p.total} images, loss {p.loss:.4f}, {p.images_per_second:.1f}"
-                f" images/s, {p.seconds_left / 60:.0f} min left"
-            ),
-            save_every=save_every,
-            stop=interrupts.stopped,
+
+    def report(p: Progress) -> None:
+        say(
+            f"{p.images}/{p.total} images, loss {p.loss:.4f}, {p.images_per_second:.1f} images/s,"
+            f" {p.seconds_left / 60:.0f} min left"
         )
-    say(f"saved {output / loop.EXPORT} after {trainer.images} images")
+
+    with Interrupts("this step, and saving") as interrupts:
+        pace = Pace(report, save_every, stop=interrupts.stopped)
+        if model == "guide":
+            saved, seen = _train_guide(folders, output, changes, compute, pace)
+        else:
+            saved, seen = _train_refiner(folders, output, preset, changes, compute, pace)
+    say(f"saved {saved} after {seen} images")
     raise typer.Exit(interrupts.exit_code())
+
+
+def _train_refiner(
+    folders: list[Path],
+    output: Path,
+    preset: str,
+    changes: dict[str, Any],
+    compute: Compute,
+    pace: Pace,
+) -> tuple[Path, int]:
+    from d2s_cli.errors import UsageError
+    from d2s_cli.training import refiner
+
+    if preset not in refiner.PRESETS:
+        raise UsageError(f"unknown preset {preset!r}", f"one of: {', '.join(refiner.PRESETS)}")
+    config = dataclasses.replace(refiner.PRESETS[preset], **changes)
+    trainer = refiner.train(folders, output, config, compute, pace)
+    return output / refiner.EXPORT, trainer.images
+
+
+def _train_guide(
+    folders: list[Path], output: Path, changes: dict[str, Any], compute: Compute, pace: Pace
+) -> tuple[Path, int]:
+    from d2s_cli.training import guide
+
+    config = dataclasses.replace(guide.GuideConfig(), **changes)
+
+    def prepared(made: int) -> None:
+        say(f"{made}/{config.candidates} examples have PatchMatch's result")
+
+    trainer = guide.train_guide(folders, output, config, compute, pace, prepared)
+    return output / guide.EXPORT, trainer.images

@@ -29,22 +29,28 @@ class Guide(ABC):
         name: as typed after --guide.
         prefers_whole_picture: True if it should see the whole photograph rather than a window
             round the hole (patch search copies from anywhere).
+        first: a guide whose result this one corrects; `fill` finds it in the hole.
     """
 
     name: str = ""
     prefers_whole_picture: bool = False
+    first: Guide | None = None
 
     @abstractmethod
     def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
-        """Fill the hole; `image` has zeros there. Shapes and ranges as `__call__`."""
+        """Fill the hole; `image` has zeros there, or the first guide's result. Shapes and ranges
+        as `__call__`."""
 
-    def __call__(self, image: Tensor, hole: Tensor, seed: int = 0) -> Tensor:
+    def __call__(
+        self, image: Tensor, hole: Tensor, seed: int = 0, candidate: Tensor | None = None
+    ) -> Tensor:
         """Fill the hole and leave the rest exactly as it is.
 
         Args:
             image: N x 3 x H x W, RGB, [-1, 1], float32.
             hole: N x 1 x H x W; 0.5 and above is hole.
             seed: for guides that draw random numbers; the same for every item of the batch.
+            candidate: the first guide's result, like `image`, if it is there already.
 
         Returns:
             Like `image`.
@@ -58,7 +64,12 @@ class Guide(ABC):
         if tuple(hole.shape) != (len(image), 1, *image.shape[2:]):
             raise UsageError(f"hole {list(hole.shape)} does not fit image {list(image.shape)}")
         inside = hole >= 0.5
-        filled = self.fill(torch.where(inside, 0.0, image), inside.float(), seed)
+        hidden = torch.where(inside, 0.0, image)
+        if self.first is not None:
+            if candidate is None:
+                candidate = self.first(hidden, hole, seed)
+            hidden = torch.where(inside, candidate, image)
+        filled = self.fill(hidden, inside.float(), seed)
         if filled.shape != image.shape or not bool(torch.isfinite(filled).all()):
             raise WeightsError(
                 f"guide {self.name} gave no usable picture (NaN, infinity or another size)"

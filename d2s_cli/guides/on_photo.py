@@ -33,6 +33,9 @@ def fill_window(
     Returns:
         The window, filled, of the photo's type.
     """
+    if guide.first is not None:
+        candidate = fill_window(guide.first, photo, hole, window, seed)
+        return _fill(guide, photo[window], hole[window], seed, candidate)
     view = window
     if guide.prefers_whole_picture:
         view = _wider(window, (photo.shape[0], photo.shape[1]))
@@ -44,10 +47,17 @@ def fill_window(
     return result
 
 
-def _fill(guide: Guide, picture: NDArray[Any], hole: NDArray[np.bool_], seed: int) -> NDArray[Any]:
+def _fill(
+    guide: Guide,
+    picture: NDArray[Any],
+    hole: NDArray[np.bool_],
+    seed: int,
+    candidate: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     if not isinstance(guide, PictureGuide):
         holes = torch.from_numpy(hole)[None, None].float()
-        filled = guide(to_unit_range(picture[None]), holes, seed=seed)
+        first = None if candidate is None else to_unit_range(candidate[None])
+        filled = guide(to_unit_range(picture[None]), holes, seed=seed, candidate=first)
         result: NDArray[Any] = from_unit_range(filled, picture.dtype)[0]
         return result
     if picture.dtype == np.uint8:

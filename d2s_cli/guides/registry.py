@@ -13,6 +13,7 @@ from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.opencv import opencv_guide
 from d2s_cli.guides.patchmatch import patchmatch_available, patchmatch_guide
 from d2s_cli.runtime import pick
+from d2s_cli.weights.bundled import bundled_guide
 from d2s_cli.weights.store import installed_files
 
 #: guides that need no weights
@@ -24,7 +25,17 @@ BUILT_IN: dict[str, Callable[[], Guide]] = {
 #: guides read from a checkpoint: a module with `load(paths, device, **options) -> Guide`
 FROM_WEIGHTS = {
     name: f"d2s_cli.guides.{name}"
-    for name in ("lama", "mat", "wavepaint", "edgeconnect", "diffir", "m2s", "ddnm", "palette")
+    for name in (
+        "neural",
+        "lama",
+        "mat",
+        "wavepaint",
+        "edgeconnect",
+        "diffir",
+        "m2s",
+        "ddnm",
+        "palette",
+    )
 }
 #: names that are no guide of their own: the best one here, and none at all
 SPECIAL = ("auto", "none")
@@ -75,7 +86,10 @@ def _load_from_weights(
             f"guide {name} has no option {', '.join(unknown)}",
             f"it has: {', '.join(known) or 'none'}",
         )
-    paths = installed_files(name) if weights is None else checkpoint_files(weights)
+    if weights is None:
+        paths = bundled_guide(name) or installed_files(name)
+    else:
+        paths = checkpoint_files(weights)
     guide: Guide = load(paths, pick(device, "fp32").device, **options)
     guide.name = name
     return guide

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 MAX_REDUCTION = 3.0
 #: holes outside these shares of the crop are drawn again
 HOLE_SHARE = (0.01, 0.9)
+#: examples of step k have numbers from k times this on, so that batches may differ in size
+EXAMPLES_A_STEP = 100_000
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors as everywhere: N x 3 x H x W in [-1, 1]; hole N x 1 x H x W."""
+    """Tensors as everywhere: N x 3 x H x W in [-1, 1]; hole N x 1 x H x W.
+
+    `candidate` is a first result to correct, like `image`, where a guide is trained on them.
+    """
 
     image: Tensor
     hole: Tensor
+    candidate: Tensor | None = None
 
 
 def load_photos(folders: Sequence[Path], min_side: int = 64) -> list[Picture]:

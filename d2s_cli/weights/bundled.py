@@ -24,6 +24,12 @@ def bundled_weights() -> dict[str, Path]:
     return found
 
 
+def bundled_guide(name: str) -> list[Path]:
+    """The file of a guide that came with d2s; empty if it has none."""
+    paths = (folder / "guides" / f"{name}.safetensors" for folder in WEIGHTS_FOLDERS)
+    return [path for path in paths if path.is_file()][:1]
+
+
 def find_weights(name_or_path: str | Path) -> Path:
     """A bundled name or a path to the file.
 

@@ -7,11 +7,8 @@ on (seed, step) alone, and a checkpoint holds the network, its average and the o
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,60 +20,46 @@ from torch import Tensor
 from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, training_loss
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNet, UNetConfig
-from d2s_cli.errors import InputError, UsageError, WeightsError
+from d2s_cli.errors import WeightsError
 from d2s_cli.runtime import Compute, channels_last
-from d2s_cli.training.data import Batch, BatchStream, draw_example, load_photos, make_batch
+from d2s_cli.training.data import EXAMPLES_A_STEP, Batch, Picture, draw_example, make_batch
 from d2s_cli.training.ema import Ema, ema_decay
+from d2s_cli.training.run import (
+    Pace,
+    Schedule,
+    describe,
+    drive,
+    load_checkpoint,
+    read_photos,
+    save_checkpoint,
+)
 from d2s_cli.training.samples import write_samples
 from d2s_cli.weights.reading import write_safetensors
 
-CHECKPOINT = "checkpoint.pt"
 EXPORT = "refiner.safetensors"
-LOG = "log.jsonl"
 GRADIENT_CLIP = 1.0
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """One training run. `modern` and `paper` are the presets.
+class TrainConfig(Schedule):
+    """One training run of a refiner. `modern` and `paper` are the presets.
 
     Attributes:
-        images: crops to see in all.
-        batch: crops a step at the first of `sizes`; larger crops come in smaller batches of about
-            as many pixels.
-        sizes: crop sides, drawn anew each step with `size_shares`.
-        learning_rate: after warm-up.
-        warmup: images over which the rate rises from 0.
-        cooldown: images at the end over which it falls to 0.
-        weight_decay: of AdamW; 0 makes it Adam.
-        ema_halflife: in images, see ema.py; `ema_decay` overrides it with a constant factor.
+        unet: shape of the network.
+        prediction: "eps" or "v".
         table_steps: T of the noise table in training.
         tk_max: train on steps 1 to tk_max of the table only; None for all (2 to T, as algorithm 1
             draws them).
         tk_power: above 1 draws low noise more often.
-        masks: "paper" (MAT's large) or "mixed".
         per_hole: average the loss over the hole instead of the picture.
-        seed: of everything random.
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
     prediction: str = "eps"
-    images: int = 1_000_000
-    batch: int = 3
-    sizes: tuple[int, ...] = (256,)
-    size_shares: tuple[float, ...] = (1.0,)
-    learning_rate: float = 5e-5
-    warmup: int = 0
-    cooldown: int = 0
-    weight_decay: float = 0.0
-    ema_halflife: float = 20_000
-    ema_decay: float | None = None
     table_steps: int = 2000
     tk_max: int | None = None
     tk_power: float = 1.0
-    masks: str = "paper"
     per_hole: bool = False
-    seed: int = 0
 
 
 #: the paper's recipe: what to use for checkpoints to compare with published ones
@@ -103,18 +86,7 @@ MODERN = TrainConfig(
 PRESETS = {"modern": MODERN, "paper": PAPER}
 
 
-@dataclass
-class Progress:
-    """What the caller is told after each reported stretch of steps."""
-
-    images: int
-    total: int
-    loss: float
-    images_per_second: float
-    seconds_left: float
-
-
-class Trainer:
+class RefinerTrainer:
     """The state of a run: network, average, optimiser, and how many images it has seen."""
 
     def __init__(self, config: TrainConfig, output: Path, compute: Compute) -> None:
@@ -136,21 +108,6 @@ class Trainer:
         self.images = 0
         self.step_number = 0
 
-    def size_of(self, step: int) -> tuple[int, int]:
-        """Crop side and batch of a step."""
-        rng = np.random.default_rng([self.config.seed, step, 1])
-        size = int(rng.choice(self.config.sizes, p=self.config.size_shares))
-        pixels = self.config.batch * self.config.sizes[0] ** 2
-        return size, max(1, round(pixels / size**2))
-
-    def rate_at(self, images: int) -> float:
-        """Learning rate: linear warm-up, constant, linear cool-down to 0 at the end."""
-        config = self.config
-        up = min(1.0, (images + config.batch) / config.warmup) if config.warmup else 1.0
-        left = config.images - images
-        down = min(1.0, max(left, 0) / config.cooldown) if config.cooldown else 1.0
-        return config.learning_rate * min(up, down)
-
     def noise_levels(self, rng: np.random.Generator, items: int) -> Tensor:
         """alpha_bar for each item: between two neighbouring steps of the table (algorithm 1)."""
         last = self.config.tk_max or self.table.steps
@@ -171,7 +128,7 @@ class Trainer:
         noise = torch.randn(batch.image.shape, generator=generator)
 
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate_at(self.images)
+            group["lr"] = config.rate_at(self.images)
         self.refiner.unet.train()
         loss = training_loss(
             self.refiner,
@@ -199,37 +156,22 @@ class Trainer:
 
     def save(self) -> None:
         """Write checkpoint and averaged refiner; the old ones stay until these are whole."""
-        self.output.mkdir(parents=True, exist_ok=True)
-        partial = self.output / (CHECKPOINT + ".part")
         state = {
             "unet": self.refiner.unet.state_dict(),
             "ema": self.ema.average,
             "optimizer": self.optimizer.state_dict(),
             "images": self.images,
             "step": self.step_number,
-            "config": json.dumps(dataclasses.asdict(self.config)),
+            "network": describe(self.config.unet),
         }
-        try:
-            torch.save(state, partial)
-            os.replace(partial, self.output / CHECKPOINT)
-        finally:
-            partial.unlink(missing_ok=True)
+        save_checkpoint(self.output, state)
         config = refiner_config(self.config, self.images)
         write_safetensors(self.output / EXPORT, self.ema.average, config.to_json(), torch.float16)
 
     def resume(self) -> bool:
         """Go on from the checkpoint in the output folder, if there is one."""
-        path = self.output / CHECKPOINT
-        if not path.exists():
+        if (state := load_checkpoint(self.output, self.config.unet)) is None:
             return False
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        saved = json.loads(state["config"])["unet"]
-        mine = json.loads(json.dumps(dataclasses.asdict(self.config.unet)))
-        if saved != mine:
-            raise UsageError(
-                f"{path} was made with another network: {saved}",
-                "train with the same options, or into another folder: --output NEW",
-            )
         self.refiner.unet.load_state_dict(state["unet"])
         self.ema.load(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -242,6 +184,10 @@ class Trainer:
         unet.load_state_dict(self.ema.average)
         unet.eval().requires_grad_(False).to(self.compute.device)
         return Refiner(unet, refiner_config(self.config, self.images), self.compute)
+
+    def show(self, photos: Sequence[Picture]) -> None:
+        """Write samples/IMAGES.png."""
+        write_samples(self.averaged(), photos, self.output, self.images)
 
 
 def refiner_config(config: TrainConfig, images: int) -> RefinerConfig:
@@ -262,68 +208,24 @@ def train(
     output: Path,
     config: TrainConfig,
     compute: Compute,
-    report: Callable[[Progress], None] | None = None,
-    save_every: float = 300.0,
-    report_every: float = 10.0,
-    stop: Callable[[], bool] = lambda: False,
-) -> Trainer:
-    """Train until `config.images` are seen, or `stop` says so; save on the way and at the end.
+    pace: Pace | None = None,
+) -> RefinerTrainer:
+    """Train until `config.images` are seen, or the pace says stop; save on the way and at the end.
 
     Args:
         folders: pictures to train on, any size, subfolders included.
         output: checkpoint.pt, refiner.safetensors, log.jsonl and samples/ go here.
-        report: called about every `report_every` seconds.
-        save_every: seconds between checkpoints with sample pictures.
-        stop: asked after each step.
     """
-    if config.images < 1 or config.batch < 1:
-        raise UsageError("images and batch must be 1 or more")
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"no folder at {folder}", "give a folder of pictures to train on")
-    photos = load_photos(folders)
-    trainer = Trainer(config, output, compute)
+    photos = read_photos(folders, config)
+    trainer = RefinerTrainer(config, output, compute)
     trainer.resume()
-    output.mkdir(parents=True, exist_ok=True)
 
     def draw(step: int) -> Batch:
-        size, count = trainer.size_of(step)
-        first = step * 100_000
+        size, count = config.size_of(step)
+        first = step * EXAMPLES_A_STEP
         return make_batch(
             [draw_example(photos, config.seed, first + i, size, config.masks) for i in range(count)]
         )
 
-    stream = BatchStream(draw, trainer.step_number)
-    losses: list[float] = []
-    began, images_at_start = time.monotonic(), trainer.images
-    last_report = last_save = began
-    try:
-        for batch in stream:
-            if trainer.images >= config.images or stop():
-                break
-            losses.append(trainer.step(batch))
-            now = time.monotonic()
-            if now - last_report >= report_every:
-                rate = (trainer.images - images_at_start) / (now - began)
-                left = (config.images - trainer.images) / rate
-                progress = Progress(
-                    trainer.images, config.images, float(np.mean(losses)), rate, left
-                )
-                _append_log(output, progress)
-                if report:
-                    report(progress)
-                losses, last_report = [], now
-            if now - last_save >= save_every:
-                trainer.save()
-                write_samples(trainer.averaged(), photos, output, trainer.images)
-                last_save = time.monotonic()
-    finally:
-        stream.close()
-    trainer.save()
-    write_samples(trainer.averaged(), photos, output, trainer.images)
+    drive(trainer, draw, photos, config.images, output, pace or Pace())
     return trainer
-
-
-def _append_log(output: Path, progress: Progress) -> None:
-    with open(output / LOG, "a", encoding="utf-8") as file:
-        file.write(json.dumps(dataclasses.asdict(progress)) + "\n")

