@@ -6,8 +6,9 @@ A guide's file says what is its own: the network, which tensors of a checkpoint 
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,34 @@ def read_files(paths: Sequence[Path]) -> dict[str, Tensor]:
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names start with `prefix`, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def count_items(names: Iterable[str], prefix: str) -> int:
+    """How many items a numbered list of layers has: one more than the largest N in `prefix`N."""
+    numbers = (n.removeprefix(prefix).partition(".")[0] for n in names if n.startswith(prefix))
+    return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
+
+
+@contextlib.contextmanager
+def recognising(
+    path: Path, what: str, expected: str, tensors: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """Turn a tensor that is missing while sizes are read off a checkpoint into a WeightsError.
+
+    Args:
+        path: the file, for the message.
+        what: what it should be, such as "MAT generator".
+        expected: names that such a file has, for people.
+        tensors: what it does have.
+    """
+    try:
+        yield
+    except KeyError as missing:
+        found = ", ".join(list(tensors)[:4]) or "none that belong to it"
+        raise WeightsError(
+            f"{path} holds no {what}: the tensor {missing} is missing",
+            f"expected names: {expected}\nfound: {found} ({len(tensors)} tensors)",
+        ) from None
 
 
 def fit(network: nn.Module, state: Mapping[str, Tensor], path: Path, device: torch.device) -> None:
