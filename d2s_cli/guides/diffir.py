@@ -15,7 +15,7 @@ for Places2 has the same names: every size is read off the tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,39 +25,51 @@ from d2s_cli.errors import WeightsError
 from d2s_cli.guides.diffir_network import COEFFICIENTS, DiffIR, DiffIRConfig
 from d2s_cli.guides.network import (
     NetworkGuide,
+    NoiseSource,
     below,
     count_items,
-    draw_normal,
     fit,
+    length,
     read_files,
     recognising,
-    seeded_noise,
+    seeded_source,
 )
-
-Draw = Callable[[tuple[int, ...]], Tensor]
 
 
 class DiffIRGuide(NetworkGuide):
     """DiffIR as a guide.
 
-    Attributes:
-        network: the networks; `network(masked, noise)` and `network.prior(masked, noise)` run them
-            with a given start of the prior.
+    Args:
+        network: the networks; `network(masked, noise)` runs them from a given start of the prior.
+        device: where they are.
     """
 
-    def __init__(self, network: DiffIR, device: torch.device, noise: Draw | None) -> None:
+    def __init__(self, network: DiffIR, device: torch.device) -> None:
         super().__init__(device)
         self.network = network
-        self._noise = noise
 
     def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
-        masked = torch.cat([(image / 2 + 0.5) * (1 - hole), hole], dim=1)
-        length = self.network.config.prior
-        if self._noise is None:
-            noise = draw_normal(seeded_noise(seed, len(image)), (length,))
-        else:
-            noise = self._noise((len(image), length))
-        predicted: Tensor = self.network(masked, noise.to(masked))
+        return self.sample(image, hole, seed)
+
+    def sample(
+        self, image: Tensor, hole: Tensor, seed: int = 0, noise: NoiseSource | None = None
+    ) -> Tensor:
+        """Fill pictures whose sides are multiples of 8.
+
+        Args:
+            image: N x 3 x H x W, [-1, 1]; what lies in the hole is not looked at.
+            hole: N x 1 x H x W, 0 or 1.
+            seed: decides the start of the prior.
+            noise: called once, with the shape (N, length of the prior), in place of the seeded
+                numbers, to replay a run.
+
+        Returns:
+            Like `image`; not yet clipped, and with the network's view of the known pixels.
+        """
+        masked = torch.cat([(image + 1) / 2 * (1 - hole), hole], dim=1)
+        source = noise or seeded_source(seed, len(image))
+        start = source((len(image), self.network.config.prior)).to(masked)
+        predicted: Tensor = self.network(masked, start)
         return predicted * 2 - 1
 
 
@@ -70,22 +82,21 @@ def config_from_tensors(tensors: Mapping[str, Tensor]) -> DiffIRConfig:
     down = [*(f"G.encoder_level{level}." for level in (1, 2, 3)), "G.latent."]
     up = [f"G.decoder_level{level}." for level in (1, 2, 3)]
     blocks = [f"{level}0." for level in down]
+    residual = {k for k in tensors if k.startswith("condition.E.") and k.endswith(".body.0.weight")}
     return DiffIRConfig(
-        width=len(tensors["G.patch_embed.proj.weight"]),
+        width=length(tensors, "G.patch_embed.proj.weight"),
         encoder=tuple(count_items(tensors, level) for level in down),
         decoder=tuple(count_items(tensors, level) for level in up),
-        heads=tuple(len(tensors[b + "attn.temperature"]) for b in blocks),
-        hidden=tuple(tensors[b + "ffn.project_out.weight"].shape[1] for b in blocks),
+        heads=tuple(length(tensors, b + "attn.temperature") for b in blocks),
+        hidden=tuple(length(tensors, b + "ffn.project_out.weight", 1) for b in blocks),
         bias="G.output.bias" in tensors,
         norm_bias=blocks[0] + "norm1.body.bias" in tensors,
         input_skip="G.skip_conv.weight" in tensors,
-        prior=tensors[blocks[0] + "attn.kernel.0.weight"].shape[1],
-        describer=len(tensors["condition.E.0.weight"]),
-        describer_blocks=sum(
-            name.startswith("condition.E.") and name.endswith(".body.0.weight") for name in tensors
-        ),
-        denoiser_layers=max(0, count_items(tensors, "denoise.resmlp.") - 2),
-        steps=len(tensors[f"diffusion.{COEFFICIENTS[0]}"]),
+        prior=length(tensors, blocks[0] + "attn.kernel.0.weight", 1),
+        describer=length(tensors, "condition.E.0.weight"),
+        describer_blocks=len(residual),
+        denoiser_layers=max(0, count_items(tensors, "denoise.resmlp.") - 1),
+        steps=length(tensors, f"diffusion.{COEFFICIENTS[0]}"),
     )
 
 
@@ -108,14 +119,12 @@ def generator_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Te
     return {k: v for k, v in own.items() if k in kept or not k.startswith("diffusion.")}
 
 
-def load(paths: Sequence[Path], device: torch.device, noise: Draw | None = None) -> DiffIRGuide:
+def load(paths: Sequence[Path], device: torch.device) -> DiffIRGuide:
     """Read the published checkpoint.
 
     Args:
         paths: one file, `last.ckpt` of the second stage; or its state dict alone.
         device: where the network runs.
-        noise: called with the shape (N, length of the prior) in place of the seeded generator, to
-            replay a run.
 
     Raises:
         WeightsError: the file is none of DiffIR's second stage.
@@ -124,7 +133,12 @@ def load(paths: Sequence[Path], device: torch.device, noise: Draw | None = None)
     expected = "generator.G.*, generator.condition.*, generator.denoise.*, generator.diffusion.*"
     with recognising(paths[0], "DiffIR of the second stage", expected, tensors):
         config = config_from_tensors(tensors)
+    if any((config.width << level) % heads for level, heads in enumerate(config.heads)):
+        raise WeightsError(
+            f"{paths[0]} holds no DiffIR of the second stage: {config.width} channels and their"
+            f" doubles do not divide among {config.heads} attention heads"
+        )
     with torch.device("meta"):
         network = DiffIR(config)
     fit(network, tensors, paths[0], device)
-    return DiffIRGuide(network, device, noise)
+    return DiffIRGuide(network, device)

@@ -13,7 +13,7 @@ read too, as `.pth` or `.safetensors`, in half precision or without noise maps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from d2s_cli.guides.network import (
     below,
     count_items,
     fit,
+    length,
     read_files,
     recognising,
     seeded_noise,
@@ -40,28 +41,41 @@ FIRST = "synthesis.first_stage."
 class MATGuide(NetworkGuide):
     """MAT as a guide.
 
-    Attributes:
-        network: the generator; `network(image, known, draws, psi)` runs it with given `Draws`.
+    Args:
+        network: the generator; `network(image, known, draws, psi)` runs it with given draws.
+        device: where it is.
+        truncation_psi: see `load`.
+        noise_mode: see `load`.
     """
 
     def __init__(
-        self,
-        network: MAT,
-        device: torch.device,
-        truncation_psi: float,
-        noise_mode: str,
-        draws: Callable[[int], Draws] | None,
+        self, network: MAT, device: torch.device, truncation_psi: float, noise_mode: str
     ) -> None:
         super().__init__(device)
         self.network = network
         self.side = network.config.side
         self.truncation_psi = truncation_psi
         self.noise_mode = noise_mode
-        self._draws = draws
 
     def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
-        draws = self._draws(len(image)) if self._draws else self.draw(seed, len(image))
-        out: Tensor = self.network(image, 1 - hole, draws.to(self.device), self.truncation_psi)
+        return self.sample(image, hole, seed)
+
+    def sample(
+        self, image: Tensor, hole: Tensor, seed: int = 0, draws: Draws | None = None
+    ) -> Tensor:
+        """Fill pictures of the network's size.
+
+        Args:
+            image: N x 3 x side x side, [-1, 1]; what lies in the hole is not looked at.
+            hole: N x 1 x side x side, 0 or 1.
+            seed: decides all random numbers.
+            draws: numbers to take in place of the seeded ones, to replay a run.
+
+        Returns:
+            Like `image`, with the known pixels in it; not yet clipped.
+        """
+        draws = (draws or self.draw(seed, len(image))).to(self.device)
+        out: Tensor = self.network(image, 1 - hole, draws, self.truncation_psi)
         return out
 
     def draw(self, seed: int, count: int) -> Draws:
@@ -98,30 +112,30 @@ def config_from_tensors(tensors: Mapping[str, Tensor]) -> MATConfig:
     layers = [f"{FIRST}tran.{index}.blocks." for index in range(len(RESAMPLE))]
     return MATConfig(
         side=side,
-        width=len(tensors[f"{FIRST}conv_first.conv.weight"]),
+        width=length(tensors, f"{FIRST}conv_first.conv.weight"),
         depths=tuple(count_items(tensors, layer) for layer in layers),
         windows=tuple(
             _window(tensors, layer, published)
             for layer, published in zip(layers, MATConfig.windows, strict=True)
         ),
-        hidden=len(tensors[f"{layers[0]}0.mlp.fc1.weight"]),
+        hidden=length(tensors, f"{layers[0]}0.mlp.fc1.weight"),
         style_convs=count_items(tensors, f"{FIRST}down_conv."),
-        latent=tensors["mapping.fc0.weight"].shape[1],
-        style=len(tensors["mapping.w_avg"]),
+        latent=length(tensors, "mapping.fc0.weight", 1),
+        style=length(tensors, "mapping.w_avg"),
         mapping=count_items(tensors, "mapping.fc"),
         channels=tuple(
-            len(tensors[f"synthesis.enc.EncConv_Block_{s}x{s}.conv0.weight"]) for s in sides
+            length(tensors, f"synthesis.enc.EncConv_Block_{s}x{s}.conv0.weight") for s in sides
         ),
         picture_convs=count_items(tensors, "synthesis.to_style.conv."),
-        picture_style=len(tensors["synthesis.to_style.fc.weight"]),
+        picture_style=length(tensors, "synthesis.to_style.fc.weight"),
         noise=any(name.endswith(".noise_strength") for name in tensors),
     )
 
 
 def _window(tensors: Mapping[str, Tensor], layer: str, published: int) -> int:
     """Window side of a layer: that of the seams stored with it, or the published one."""
-    seams = tensors.get(f"{layer}1.attn_mask")
-    return published if seams is None else math.isqrt(seams.shape[-1])
+    name = f"{layer}1.attn_mask"
+    return math.isqrt(length(tensors, name, 2)) if name in tensors else published
 
 
 def load(
@@ -129,7 +143,6 @@ def load(
     device: torch.device,
     truncation_psi: float = 1.0,
     noise_mode: str = "const",
-    draws: Callable[[int], Draws] | None = None,
 ) -> MATGuide:
     """Read a published pickle, or a state dict made of one.
 
@@ -139,7 +152,6 @@ def load(
         truncation_psi: below 1, results vary less and are more usual.
         noise_mode: "const" takes the noise maps of the file, "random" draws them, "none" leaves
             them out. Files without noise maps run without.
-        draws: called with the number of pictures in place of the seeded draws, to replay a run.
 
     Raises:
         UsageError: an option has no such value.
@@ -147,8 +159,8 @@ def load(
     """
     if noise_mode not in NOISE_MODES:
         raise UsageError(f"unknown noise_mode {noise_mode!r}", f"one of: {', '.join(NOISE_MODES)}")
-    if not 0 <= truncation_psi <= 2:
-        raise UsageError(f"truncation_psi must be from 0 to 2, not {truncation_psi}")
+    if isinstance(truncation_psi, str) or not 0 <= truncation_psi <= 2:
+        raise UsageError(f"truncation_psi must be a number from 0 to 2, not {truncation_psi!r}")
     tensors = read_files(paths)
     tensors = below(tensors, "G_ema.") or tensors
     with recognising(paths[0], "MAT generator", "G_ema.synthesis.*, G_ema.mapping.*", tensors):
@@ -167,4 +179,4 @@ def load(
         network = MAT(config)
     kept = {k: v for k, v in tensors.items() if k.rpartition(".")[2] not in DERIVED}
     fit(network, kept, paths[0], device)
-    return MATGuide(network, device, truncation_psi, noise_mode, draws)
+    return MATGuide(network, device, truncation_psi, noise_mode)

@@ -1,9 +1,9 @@
 """MAT's generator, any size of it, with the published keys.
 
-Two stages fill the hole one after the other. The first is a transformer over windows of a picture
-of features an eighth to a quarter of the size; it starts with the known places alone and lets them
-spread. The second is a StyleGAN2 decoder on top of a convolutional encoder. A random style, mixed
-into the deepest features of both stages at random places, makes the result one of many.
+Two stages fill the hole one after the other. The first is a transformer over windows of features
+(64 x 64 and fewer); it starts from the known places alone and lets them spread. The second is a
+StyleGAN2 decoder on top of a convolutional encoder. A random style, mixed into the deepest features
+of both stages at random places, makes the result one of many.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +113,16 @@ def draw_normal(generators: Sequence[torch.Generator], shape: Sequence[int]) -> 
     return torch.stack([torch.randn(tuple(shape), generator=g) for g in generators])
 
 
+#: gives standard normal numbers of a shape, N x C x H x W
+NoiseSource = Callable[[tuple[int, ...]], Tensor]
+
+
+def seeded_source(seed: int, count: int) -> NoiseSource:
+    """A source of noise for samplers that draw many times; see `seeded_noise`."""
+    generators = seeded_noise(seed, count)
+    return lambda shape: draw_normal(generators, shape[1:])
+
+
 def read_files(paths: Sequence[Path]) -> dict[str, Tensor]:
     """The tensors of one checkpoint or of several that belong together.
 
@@ -133,10 +143,22 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
+def length(tensors: Mapping[str, Tensor], name: str, axis: int = 0) -> int:
+    """How long an axis of a tensor is.
+
+    Raises:
+        KeyError: there is no such tensor, or it has no such axis or nothing in it.
+    """
+    size = tensors[name].shape
+    if axis >= len(size) or not tensors[name].numel():
+        raise KeyError(name)
+    return size[axis]
+
+
 def count_items(names: Iterable[str], prefix: str) -> int:
-    """How many items a numbered list of layers has: one more than the largest N in `prefix`N."""
-    numbers = (n.removeprefix(prefix).partition(".")[0] for n in names if n.startswith(prefix))
-    return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
+    """How many of a numbered list of layers have tensors: the different N in `prefix`N."""
+    numbers = {n.removeprefix(prefix).partition(".")[0] for n in names if n.startswith(prefix)}
+    return sum(number.isdigit() for number in numbers)
 
 
 @contextlib.contextmanager
