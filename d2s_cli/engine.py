@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from d2s_cli.batches import Piece, WindowBatches
 from d2s_cli.diffusion.refiner import Refiner, load_refiner
-from d2s_cli.errors import InputError, UsageError
+from d2s_cli.errors import GuideError, InputError, UsageError, WeightsError
 from d2s_cli.guides.contract import Guide
-from d2s_cli.guides.on_photo import fill_window
+from d2s_cli.guides.on_photo import fill_window, hole_seed
 from d2s_cli.guides.registry import load_guide
 from d2s_cli.images.colour_detail import calm_colour
 from d2s_cli.images.formats import format_of, is_lossless
@@ -145,6 +146,7 @@ class Engine:
         report(Event("device", f"device: {compute}"))
         self.refiner: Refiner = load_refiner(settings.weights, compute=compute)
         self.guide: Guide | None = None
+        self._guide_record: Entry = {"name": "none"}
         self.batches = WindowBatches(self.refiner, settings.batch)
         self.manifest = Manifest(None)
 
@@ -156,7 +158,8 @@ class Engine:
     ) -> list[Entry]:
         """Restore the pictures; returns one manifest entry for each result or failure.
 
-        A picture that cannot be read or written is an entry with status "failed"; the rest goes on.
+        A picture that cannot be read, filled by the guide or written is an entry with status
+        "failed"; the rest goes on.
 
         Args:
             jobs: what to do.
@@ -164,7 +167,7 @@ class Engine:
             manifest: file that gets the entries, and that `if_exists="resume"` goes by.
         """
         if any(job.guide is None for job in jobs) and self.settings.guide != "none":
-            self.guide = load_guide(self.settings.guide)
+            self._load_guide()
         self.manifest = Manifest(manifest)
         entries: list[Entry] = []
         total = len(jobs) * self.settings.samples + len(failed)
@@ -176,6 +179,16 @@ class Engine:
                 text = describe(entry)
                 self.report(Event(entry["status"], text, len(entries), total, entry))
         return entries
+
+    def _load_guide(self) -> None:
+        settings = self.settings
+        weights = settings.guide_weights or None
+        guide = load_guide(settings.guide, weights, settings.device, **settings.guide_options)
+        for note in guide.notes:
+            self.report(Event("note", f"guide {guide.name}: {note}"))
+        self.guide, self._guide_record = guide, {"name": guide.name}
+        if guide.files:
+            self._guide_record["weights"] = [file_record(path) for path in guide.files]
 
     def _results(self, jobs: Sequence[Job]) -> Iterator[Entry]:
         """Entries in the order in which pictures become ready."""
@@ -244,7 +257,7 @@ class Engine:
     def _expected(self, job: Job) -> Entry:
         """What a finished entry for this job says about where its result came from."""
         try:
-            guide: Any = {"name": self._guide_name()}
+            guide: Any = self._guide_record
             if job.guide is not None:
                 guide = file_record(job.guide)
             return {
@@ -284,14 +297,10 @@ class Engine:
 
     def _queue(self, current: _Open) -> None:
         """Run the guide on every window, and queue those that are to be refined."""
-        rgb, hole = current.photo.rgb, current.hole
-        given = _read_guide(current) if current.job.guide else None
-        for window in hole_windows(hole, self.refiner.config.tile, self.settings.context):
-            guide: NDArray[Any] | None = None
-            if given is not None:
-                guide = _composite(current, window, given[window.slices])
-            elif self.guide is not None:
-                guide = fill_window(self.guide, rgb, hole, window.slices, self.settings.seed)
+        hole = current.hole
+        windows = hole_windows(hole, self.refiner.config.tile, self.settings.context)
+        # all of them before any is queued: where the guide fails, nothing is left waiting
+        for window, guide in list(zip(windows, self._first_results(current, windows), strict=True)):
             recipe = self._recipe(current, window, guide)
             if guide is not None and recipe.sharpen:
                 sharp = sharpen_fill(guide, hole[window.slices])
@@ -299,6 +308,32 @@ class Engine:
                     guide, recipe = sharp, self._recipe(current, window, sharp)
                     current.sharpened.append(window.number)
             self._queue_samples(current, window, guide, recipe)
+
+    def _first_results(
+        self, current: _Open, windows: Sequence[Window]
+    ) -> Iterator[NDArray[Any] | None]:
+        """The guide's result for each window; None starts from noise alone."""
+        given = _read_guide(current) if current.job.guide else None
+        for window in windows:
+            if given is not None:
+                yield _composite(current, window, given[window.slices])
+            else:
+                yield self._fill(self.guide, current, window) if self.guide else None
+
+    def _fill(self, guide: Guide, current: _Open, window: Window) -> NDArray[Any]:
+        """Run the guide on a window; what it cannot do is an error of this picture alone."""
+        seed = hole_seed(self.settings.seed, window.number)
+        try:
+            return fill_window(guide, current.photo.rgb, current.hole, window.slices, seed)
+        except (WeightsError, UsageError) as error:
+            raise GuideError(error.message, error.hint) from error
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise GuideError(
+                f"guide {guide.name} ran out of memory with a window of"
+                f" {window.width}x{window.height}",
+                "try: --device cpu, or another --guide",
+            ) from error
 
     def _queue_samples(
         self, current: _Open, window: Window, guide: NDArray[Any] | None, recipe: Recipe

@@ -44,6 +44,12 @@ class WeightsError(D2SError):
     exit_code = 5
 
 
+class GuideError(InputError):
+    """A guide that failed on one picture; it may do the others."""
+
+    exit_code = WeightsError.exit_code
+
+
 class DeviceError(D2SError):
     """A device that is absent, or out of memory at the smallest setting."""
 

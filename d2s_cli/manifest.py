@@ -18,8 +18,12 @@ SCHEMA = 1
 MANIFEST_NAME = "d2s-manifest.jsonl"
 #: results of these are whole files
 FINISHED = ("done", "copied")
-#: settings that change where or how fast a result is made, and not the result
-_NOT_IN_RESULTS = ("weights", "device", "precision", "batch", "if_exists", "verify", "samples")
+#: settings that change where or how fast a result is made, and not the result; weights are known
+#: by their content instead (see the entry's "weights" and "guide")
+_NOT_IN_RESULTS = (
+    *("weights", "guide_weights", "device", "precision", "batch", "if_exists", "verify"),
+    "samples",
+)
 
 Entry = dict[str, Any]
 
@@ -34,7 +38,7 @@ def file_record(path: Path) -> dict[str, Any]:
 def settings_record(settings: Settings) -> dict[str, Any]:
     """The settings that decide what a result looks like, as JSON holds them."""
     record = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_RESULTS}
-    plain: dict[str, Any] = json.loads(json.dumps(record))
+    plain: dict[str, Any] = json.loads(json.dumps(record, default=str))
     return plain
 
 
@@ -96,10 +100,11 @@ class Manifest:
 
 
 def _content(value: Any) -> Any:
-    """A record without the path: moved files are the same files."""
-    if isinstance(value, dict) and "sha256" in value:
-        return {k: v for k, v in value.items() if k != "path"}
-    return value
+    """A record without paths: moved files are the same files."""
+    if isinstance(value, dict):
+        moved = "sha256" in value
+        return {k: _content(v) for k, v in value.items() if not (moved and k == "path")}
+    return [_content(item) for item in value] if isinstance(value, list) else value
 
 
 def read_manifest(path: Path) -> Iterable[Entry]:

@@ -8,6 +8,7 @@ from typing import Any
 from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.errors import UsageError
+from d2s_cli.guides.registry import WeightsPaths
 from d2s_cli.images.formats import suffix_for
 from d2s_cli.images.masks import MaskSettings
 from d2s_cli.images.metadata import check_policy
@@ -21,6 +22,8 @@ class Settings:
 
     Attributes:
         guide: name of the guide; "none" starts from noise alone.
+        guide_weights: file, files or folder of the guide's checkpoints; None takes those installed.
+        guide_options: settings of the guide, by name.
         weights: bundled name or file of the refiner.
         tk: step to refine from; 0 leaves the guide's result as it is.
         steps: network evaluations.
@@ -43,6 +46,8 @@ class Settings:
     """
 
     guide: str = "auto"
+    guide_weights: WeightsPaths | None = None
+    guide_options: dict[str, Any] = field(default_factory=dict)
     weights: str = "d2s-base"
     tk: int | None = None
     steps: int | None = None
@@ -202,6 +207,13 @@ def check_settings(settings: Settings) -> None:
     if settings.if_exists not in IF_EXISTS:
         raise UsageError(
             f"unknown --if-exists {settings.if_exists!r}", f"one of: {', '.join(IF_EXISTS)}"
+        )
+    if settings.guide == "none" and (settings.guide_weights or settings.guide_options):
+        raise UsageError("--guide none has no --guide-weights or --guide-option")
+    if reserved := settings.guide_options.keys() & {"name", "weights", "device"}:
+        raise UsageError(
+            f"{', '.join(sorted(reserved))} is no option of a guide",
+            "see --guide, --guide-weights and --device",
         )
     suffix_for("", settings.format)
     check_policy(settings.metadata)

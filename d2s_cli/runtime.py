@@ -174,3 +174,25 @@ def within_limits(compute: Compute, error: float) -> bool:
     """True if `precision_error` is what the number format explains; False for NaN too."""
     names = {dtype: name for name, dtype in PRECISIONS.items()}
     return error <= PRECISION_LIMITS[names[compute.dtype]]
+
+
+def peak_memory() -> dict[str, int]:
+    """Most bytes that were in use at once so far, by place; empty where the system does not say."""
+    found = {}
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        resource = None  # type: ignore[assignment]
+    if resource is not None:
+        unit = 1 if platform.system() == "Darwin" else 1024
+        places = {
+            "this process": resource.RUSAGE_SELF,
+            "programs that it ran": resource.RUSAGE_CHILDREN,
+        }
+        for place, who in places.items():
+            if size := resource.getrusage(who).ru_maxrss:
+                found[place] = size * unit
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        if size := torch.cuda.max_memory_allocated(index):
+            found[f"cuda:{index}"] = size
+    return found

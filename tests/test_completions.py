@@ -107,7 +107,7 @@ def test_bash_completes_with_the_script(tmp_path: Path) -> None:
 def test_suggested_values_are_those_that_the_program_takes() -> None:
     from d2s_cli import runtime
     from d2s_cli.diffusion.sampling import SAMPLERS
-    from d2s_cli.guides.registry import guide_names
+    from d2s_cli.guides.registry import BY_PREFIX, guide_names
     from d2s_cli.images.draw_masks import KINDS, MIX
     from d2s_cli.images.edit_masks import JOINS
     from d2s_cli.images.masks import POLARITIES, MaskSettings
@@ -115,6 +115,7 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     from d2s_cli.training.refiner import PRESETS
 
     assert list(suggestions.GUIDES) == guide_names()
+    assert suggestions.guides() == [*guide_names(), *(f"{prefix}:" for prefix in BY_PREFIX)]
     assert set(suggestions.SAMPLERS) == set(SAMPLERS)
     assert set(suggestions.POLARITIES) == set(POLARITIES)
     assert set(suggestions.IF_EXISTS) == set(IF_EXISTS)

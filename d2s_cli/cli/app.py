@@ -14,6 +14,7 @@ from d2s_cli.cli.completions import VARIABLE, completions
 from d2s_cli.cli.config import option_defaults, settings_files
 from d2s_cli.cli.console import print_error
 from d2s_cli.cli.doctor import doctor
+from d2s_cli.cli.guides import guides_app
 from d2s_cli.cli.inpaint import inpaint
 from d2s_cli.cli.mask import mask_app
 from d2s_cli.cli.refine import refine
@@ -35,6 +36,7 @@ app.command(rich_help_panel="Restore", no_args_is_help=True)(refine)
 app.command(rich_help_panel="Judge", no_args_is_help=True)(compare)
 app.add_typer(mask_app, name="mask", rich_help_panel="Prepare")
 app.command(rich_help_panel="Prepare", no_args_is_help=True)(train)
+app.add_typer(guides_app, name="guides", rich_help_panel="Set up")
 app.command(rich_help_panel="Set up")(doctor)
 app.command(rich_help_panel="Set up", no_args_is_help=True)(completions)
 
@@ -55,7 +57,13 @@ def _apply_settings_files(context: typer.Context, given: str | None) -> None:
         }
         for name, command in getattr(context.command, "commands", {}).items()
     }
-    context.default_map = option_defaults(settings_files(given), commands)
+    defaults = option_defaults(settings_files(given), commands, named=given is not None)
+    for name, command in getattr(context.command, "commands", {}).items():
+        repeatable = {p.name for p in command.params if getattr(p, "multiple", False)}
+        for key in repeatable & defaults[name].keys():
+            value = defaults[name][key]
+            defaults[name][key] = value if isinstance(value, list) else [value]
+    context.default_map = defaults
 
 
 @app.callback()

@@ -8,6 +8,8 @@ from typing import Any
 from d2s_cli.errors import UsageError
 
 PROJECT_FILE = "d2s.toml"
+#: --guide with one of these runs a program or code in a file
+RUNS_CODE = ("cmd:", "torchscript:")
 
 Table = dict[str, Any]
 
@@ -30,7 +32,9 @@ def settings_files(given: str | None) -> list[Path]:
     return [path for path in (user_file(), Path(PROJECT_FILE)) if path.is_file()]
 
 
-def option_defaults(files: list[Path], commands: dict[str, Table]) -> dict[str, Table]:
+def option_defaults(
+    files: list[Path], commands: dict[str, Table], named: bool = False
+) -> dict[str, Table]:
     """New defaults by command and parameter name.
 
     Options at the top of a file hold for every command that has them; a table [inpaint] holds for
@@ -39,13 +43,17 @@ def option_defaults(files: list[Path], commands: dict[str, Table]) -> dict[str, 
     Args:
         files: see `settings_files`.
         commands: by command, parameter names by option name ("if-exists": "if_exists").
+        named: the user asked for these very files.
 
     Raises:
-        UsageError: unreadable file, or a command or option that is not there.
+        UsageError: unreadable file, a command or option that is not there, or a project file that
+            was not asked for and would run code.
     """
     defaults: dict[str, Table] = {name: {} for name in commands}
     for path in files:
         table = _read(path)
+        if path == Path(PROJECT_FILE) and not named:
+            _refuse_code(table, path)
         everywhere = {key: value for key, value in table.items() if not isinstance(value, dict)}
         known = {option for options in commands.values() for option in options}
         for key, value in everywhere.items():
@@ -61,6 +69,18 @@ def option_defaults(files: list[Path], commands: dict[str, Table]) -> dict[str, 
                 _check(key, set(commands[name]), path, f"option of {name}")
                 defaults[name][commands[name][key]] = value
     return defaults
+
+
+def _refuse_code(table: Table, path: Path) -> None:
+    """A folder of pictures may come from anybody: entering it must not run what is in it."""
+    for section in (table, *(value for value in table.values() if isinstance(value, dict))):
+        guide = section.get("guide")
+        if isinstance(guide, str) and guide.startswith(RUNS_CODE):
+            raise UsageError(
+                f"{path} asks to run a program: guide = {guide!r}",
+                f"if you trust it: --config {path}; if not: --config none\n"
+                "your own settings file may name such guides",
+            )
 
 
 def _read(path: Path) -> Table:

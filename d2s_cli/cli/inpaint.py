@@ -17,6 +17,8 @@ def inpaint(
     threshold: opt.Threshold = 0.5,
     grow: opt.Grow = 0,
     guide: opt.Guide = "auto",
+    guide_weights: opt.GuideWeights = None,
+    guide_option: opt.GuideOption = None,
     weights: opt.Weights = "d2s-base",
     tk: opt.Tk = None,
     steps: opt.Steps = None,
@@ -55,6 +57,9 @@ def inpaint(
       # the hole is where a cut-out is transparent, or where it is pure magenta
       d2s inpaint cutout.png
       d2s inpaint marked.png --mask-from color=#FF00FF --grow 2
+      # a guide from its published weights; a program of your own as the guide
+      d2s inpaint photo.png -m m.png --guide lama --guide-weights big-lama.pt
+      d2s inpaint photo.png -m m.png --guide cmd:"mytool {image} {mask} {output}"
       # one mask for all
       d2s inpaint frames/ --mask logo.png -o clean/
     """
@@ -67,6 +72,8 @@ def inpaint(
         if_exists,
         force,
         guide=guide,
+        guide_weights=guide_weights or None,
+        guide_options=opt.guide_options(guide_option),
         weights=weights,
         tk=tk,
         steps=steps,

@@ -10,6 +10,7 @@ import typer
 
 from d2s_cli.cli import suggestions
 from d2s_cli.cli.suggestions import one_of
+from d2s_cli.errors import UsageError
 
 MASKS, REFINE, OUT, DEVICE = "Masks", "Guide and refinement", "Output", "Device"
 
@@ -83,9 +84,35 @@ Guide = Annotated[
         "-g",
         rich_help_panel=REFINE,
         envvar="D2S_GUIDE",
-        autocompletion=one_of(suggestions.GUIDES),
-        help="First result from: auto (the best one here), patchmatch, telea, ns; or none, to"
-        " start from noise (needs weights trained on the whole noise table).",
+        metavar="NAME",
+        autocompletion=suggestions.guides,
+        help="First result from: auto (the best one here); patchmatch, telea, ns (no weights);"
+        " lama, mat, wavepaint, edgeconnect, diffir, m2s, ddnm, palette (from their published"
+        " weights); onnx:FILE, torchscript:FILE (runs code that the file holds); any program,"
+        ' cmd:"PROGRAM {image} {mask} {output}"; a name that an installed plug-in brings; or none,'
+        " to start from noise (needs weights trained on the whole noise table). See d2s guides"
+        " list.",
+    ),
+]
+GuideWeights = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--guide-weights",
+        rich_help_panel=REFINE,
+        metavar="PATH",
+        show_default=False,
+        help="The guide's checkpoint; repeat it, or give a folder, for guides of several files."
+        " [default: those installed]",
+    ),
+]
+GuideOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--guide-option",
+        rich_help_panel=REFINE,
+        metavar="NAME=VALUE",
+        show_default=False,
+        help="A setting of the guide, such as timeout=60 of cmd:. Repeat it for several.",
     ),
 ]
 Weights = Annotated[
@@ -307,6 +334,33 @@ Progress = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")]
+
+
+def guide_options(given: list[str] | None) -> dict[str, Any]:
+    """--guide-option NAME=VALUE to values: whole numbers, numbers, true and false, else text."""
+    options: dict[str, Any] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name.isidentifier():
+            raise UsageError(
+                f"--guide-option takes NAME=VALUE, not {text!r}", "try: --guide-option timeout=60"
+            )
+        if name in options:
+            raise UsageError(f"--guide-option {name} is given twice")
+        options[name] = _value(value.strip())
+    return options
+
+
+def _value(text: str) -> bool | int | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def restore_settings(

@@ -11,6 +11,8 @@ GUIDES = (
     *("auto", "patchmatch", "telea", "ns", "neural", "lama", "mat", "wavepaint"),
     *("edgeconnect", "diffir", "m2s", "ddnm", "palette", "none"),
 )
+#: followed by a file or a command
+GUIDE_PREFIXES = ("onnx:", "torchscript:", "cmd:")
 SAMPLERS = ("ddpm", "ddpm-beta", "ddim", "dpmpp", "dpmpp-sde")
 STARTS = ("middle", "start")
 POLARITIES = ("white", "black", "auto")
@@ -45,3 +47,10 @@ def weights_names() -> list[str]:
     from d2s_cli.weights.bundled import bundled_weights
 
     return list(bundled_weights())
+
+
+def guides() -> list[str]:
+    """Names and prefixes for --guide, those of installed plug-ins too."""
+    from d2s_cli.guides.plugins import find_plugins
+
+    return list(dict.fromkeys((*GUIDES, *find_plugins(), *GUIDE_PREFIXES)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,20 @@ class Guide(ABC):
         prefers_whole_picture: True if it should see the whole photograph rather than a window
             round the hole (patch search copies from anywhere).
         first: a guide whose result this one corrects; `fill` finds it in the hole.
+        side: the one size, squared, that it works at inside; 0 if it takes any.
+        files: that its result depends on, apart from d2s: weights, a model, its side file.
     """
 
     name: str = ""
     prefers_whole_picture: bool = False
     first: Guide | None = None
+    side: int = 0
+    files: tuple[Path, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For people, said once a run: limits, and what else they should know beforehand."""
+        return ()
 
     @abstractmethod
     def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:

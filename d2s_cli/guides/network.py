@@ -27,13 +27,11 @@ class NetworkGuide(Guide):
     Attributes:
         multiple: height and width must be multiples of this; others are mirrored up to it.
         smallest: least height and width.
-        side: the one size, squared, that the network works at; 0 if it takes any.
         device: where the networks are.
     """
 
     multiple: int = 8
     smallest: int = 8
-    side: int = 0
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -44,6 +42,10 @@ class NetworkGuide(Guide):
         if self.side:
             return f"works at {self.side} x {self.side}: larger windows are filled at that size"
         return f"any size (mirrored to a multiple of {self.multiple})"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (self.sizes,)
 
     @abstractmethod
     def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:

@@ -37,8 +37,12 @@ def fill_window(
         candidate = fill_window(guide.first, photo, hole, window, seed)
         return _fill(guide, photo[window], hole[window], seed, candidate)
     view = window
+    shape = (photo.shape[0], photo.shape[1])
     if guide.prefers_whole_picture:
-        view = _wider(window, (photo.shape[0], photo.shape[1]))
+        view = _wider(window, shape)
+    elif guide.side:
+        # real surroundings in place of mirrored ones, at no cost
+        view = _at_least(window, shape, guide.side)
     filled = _fill(guide, photo[view], hole[view], seed)
     rows, columns = (
         slice(w.start - v.start, w.stop - v.start) for w, v in zip(window, view, strict=True)
@@ -79,3 +83,22 @@ def _wider(window: Slices, shape: tuple[int, int]) -> Slices:
         slice(max(0, rows.start - grow), min(shape[0], rows.stop + grow)),
         slice(max(0, columns.start - grow), min(shape[1], columns.stop + grow)),
     )
+
+
+def _at_least(window: Slices, shape: tuple[int, int], side: int) -> Slices:
+    """The window grown evenly to `side` x `side`, as far as the picture reaches."""
+    grown = []
+    for part, length in zip(window, shape, strict=True):
+        size = min(max(part.stop - part.start, side), length)
+        start = min(max((part.start + part.stop - size) // 2, 0), length - size)
+        grown.append(slice(start, start + size))
+    return grown[0], grown[1]
+
+
+def hole_seed(seed: int, number: int) -> int:
+    """The guide's seed for hole `number` of a picture: 31 bits, its own for each hole. The first
+    hole has the run's seed itself, as a call of the guide from Python would."""
+    if number == 0:
+        return seed
+    words = np.random.SeedSequence([seed % 2**64, number]).generate_state(1)
+    return int(words[0] >> 1)

@@ -10,8 +10,10 @@ from typing import Any
 
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.guides.contract import Guide
+from d2s_cli.guides.guarded import GuardedGuide
 from d2s_cli.guides.opencv import opencv_guide
 from d2s_cli.guides.patchmatch import patchmatch_available, patchmatch_guide
+from d2s_cli.guides.plugins import Plugin, call_plugin, find_plugins
 from d2s_cli.runtime import pick
 from d2s_cli.weights.bundled import bundled_guide
 from d2s_cli.weights.store import installed_files
@@ -37,6 +39,13 @@ FROM_WEIGHTS = {
         "palette",
     )
 }
+#: guides that are named by what follows "PREFIX:", a file or a command: a module with
+#: `load(text, device, **options) -> Guide`
+BY_PREFIX = {
+    "onnx": "d2s_cli.guides.onnx",
+    "torchscript": "d2s_cli.guides.torchscript",
+    "cmd": "d2s_cli.guides.command",
+}
 #: names that are no guide of their own: the best one here, and none at all
 SPECIAL = ("auto", "none")
 
@@ -44,8 +53,19 @@ WeightsPaths = str | Path | Sequence[str | Path]
 
 
 def guide_names() -> list[str]:
-    """What --guide takes."""
-    return ["auto", *BUILT_IN, *FROM_WEIGHTS, "none"]
+    """What --guide takes, apart from BY_PREFIX."""
+    return ["auto", *BUILT_IN, *FROM_WEIGHTS, *plugins(), "none"]
+
+
+def plugins() -> dict[str, Plugin]:
+    """Guides of other packages by name; a name that d2s has itself stays d2s's."""
+    ours = {*BUILT_IN, *FROM_WEIGHTS, *SPECIAL}
+    return {name: plugin for name, plugin in find_plugins().items() if name not in ours}
+
+
+def best_here() -> str:
+    """What "auto" is on this machine."""
+    return "patchmatch" if patchmatch_available() else "telea"
 
 
 def load_guide(
@@ -54,7 +74,8 @@ def load_guide(
     """Load a guide.
 
     Args:
-        name: see `guide_names`; "auto" is the best one that is usable here.
+        name: see `guide_names` and BY_PREFIX ("onnx:FILE", ...); "auto" is the best one that is
+            usable here.
         weights: checkpoint file, for guides that have one; several files or their folder for
             guides of several networks. None takes those that `d2s weights` installed.
         device: where its network runs.
@@ -65,34 +86,71 @@ def load_guide(
         WeightsError: the guide cannot be used here.
     """
     if name == "auto":
-        name = "patchmatch" if patchmatch_available() else "telea"
+        name = best_here()
     if name in FROM_WEIGHTS:
         return _load_from_weights(name, weights, device, options)
-    if name not in BUILT_IN:
-        raise UsageError(f"unknown guide {name!r}", f"one of: {', '.join(guide_names())}")
+    if name in BUILT_IN:
+        _refuse_settings(name, weights, options)
+        return BUILT_IN[name]()
+    prefix, colon, text = name.partition(":")
+    if colon and prefix in BY_PREFIX:
+        load = importlib.import_module(BY_PREFIX[prefix]).load
+        _refuse_settings(prefix, weights, {})
+        _check_options(prefix, load, options)
+        by_prefix: Guide = load(text, device, **options)
+        return by_prefix
+    if name in (others := plugins()):
+        return _load_plugin(others[name], weights, device, options)
+    files = ", ".join(f"{prefix}:..." for prefix in BY_PREFIX)
+    raise UsageError(f"unknown guide {name!r}", f"one of: {', '.join(guide_names())}, {files}")
+
+
+def _refuse_settings(name: str, weights: WeightsPaths | None, options: dict[str, Any]) -> None:
     if weights is not None or options:
         given = ", ".join(["weights"] * (weights is not None) + list(options))
-        raise UsageError(f"guide {name} takes no settings, but got: {given}")
-    return BUILT_IN[name]()
+        raise UsageError(
+            f"guide {name} takes no settings, but got: {given}",
+            "name the guide that they are for with --guide",
+        )
 
 
-def _load_from_weights(
-    name: str, weights: WeightsPaths | None, device: str, options: dict[str, Any]
-) -> Guide:
-    load = importlib.import_module(FROM_WEIGHTS[name]).load
+def _check_options(name: str, load: Callable[..., Guide], options: dict[str, Any]) -> None:
     known = list(inspect.signature(load).parameters)[2:]
     if unknown := sorted(options.keys() - set(known)):
         raise UsageError(
             f"guide {name} has no option {', '.join(unknown)}",
             f"it has: {', '.join(known) or 'none'}",
         )
-    if weights is None:
-        paths = bundled_guide(name) or installed_files(name)
-    else:
-        paths = checkpoint_files(weights)
+
+
+def _load_from_weights(
+    name: str, weights: WeightsPaths | None, device: str, options: dict[str, Any]
+) -> Guide:
+    load = importlib.import_module(FROM_WEIGHTS[name]).load
+    _check_options(name, load, options)
+    paths = files_here(name) if weights is None else checkpoint_files(weights)
     guide: Guide = load(paths, pick(device, "fp32").device, **options)
-    guide.name = name
+    guide.name, guide.files = name, tuple(dict.fromkeys((*paths, *guide.files)))
     return guide
+
+
+def _load_plugin(
+    plugin: Plugin, weights: WeightsPaths | None, device: str, options: dict[str, Any]
+) -> Guide:
+    paths = None if weights is None else checkpoint_files(weights)
+    where = pick(device, "fp32").device
+    guide = GuardedGuide(plugin, call_plugin(plugin, paths, where, options))
+    guide.files = tuple(dict.fromkeys((*(paths or ()), *guide.files)))
+    return guide
+
+
+def files_here(name: str) -> list[Path]:
+    """The weights of a guide that came with d2s, or that the user installed.
+
+    Raises:
+        WeightsError: neither.
+    """
+    return bundled_guide(name) or installed_files(name)
 
 
 def checkpoint_files(weights: WeightsPaths) -> list[Path]:

@@ -1,0 +1,44 @@
+"""A guide of another package: its errors get its name and become errors of d2s."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from d2s_cli.errors import D2SError, WeightsError
+from d2s_cli.guides.contract import Guide
+from d2s_cli.guides.plugins import Plugin
+
+
+class GuardedGuide(Guide):
+    """Calls another guide.
+
+    Args:
+        plugin: where it comes from.
+        guide: what the plug-in returned.
+
+    Raises:
+        WeightsError: it is no Guide.
+    """
+
+    def __init__(self, plugin: Plugin, guide: object) -> None:
+        if not isinstance(guide, Guide):
+            raise WeightsError(
+                f"guide {plugin.name} of {plugin.origin} is no guide but a {type(guide).__name__}",
+                "what it registers has to return a d2s_cli.guides.contract.Guide",
+            )
+        self.plugin, self.guide = plugin, guide
+        self.name = plugin.name
+        self.prefers_whole_picture = guide.prefers_whole_picture
+        self.side, self.files = guide.side, tuple(guide.files)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self.guide.notes)
+
+    def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+        try:
+            return self.guide.fill(image, hole, seed)
+        except D2SError:
+            raise
+        except Exception as error:  # other people's code may raise anything
+            raise self.plugin.failure("failed", error) from error
