@@ -11,13 +11,16 @@ import pytest
 import torch
 from golden_weights import fill_state_dict
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from d2s_cli.diffusion.refiner import Refiner, RefinerConfig
 from d2s_cli.diffusion.unet import UNet, UNetConfig
+from d2s_cli.weights.reading import write_safetensors
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = UNetConfig(inner_channels=32, channel_mults=(1, 2), res_blocks=1)
+QUICK = UNetConfig(inner_channels=32, channel_mults=(1, 2), res_blocks=1, unshuffle=2)
 
 # the runners have two cores; more threads only take time from each other
 threads = os.environ.get("D2S_TEST_THREADS") or os.environ.get("OMP_NUM_THREADS") or "2"
@@ -76,3 +79,21 @@ def scene() -> tuple[Tensor, Tensor, Tensor]:
     hole[2, :, 3:7] = 1
     guide = torch.where(hole > 0, image.mean((2, 3), keepdim=True), image)
     return image, hole, guide
+
+
+def make_weights(path: Path, seed: int = 0) -> Path:
+    """A tiny refiner whose defaults take few steps."""
+    torch.manual_seed(seed)
+    quick = {"*": {"tk": 50, "steps": 2, "sampler": "dpmpp-sde", "inject": False}}
+    config = RefinerConfig(unet=QUICK, prediction="v", tile=128, defaults=quick)
+    write_safetensors(path, UNet(QUICK).state_dict(), config.to_json())
+    return path
+
+
+def save_pair(folder: Path, name: str, seed: int = 0) -> None:
+    """NAME.png and NAME_mask.png, white in a box."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photo(90, 120, seed)).save(folder / f"{name}.png")
+    hole = np.zeros((90, 120), np.uint8)
+    hole[30:50, 40:70] = 255
+    Image.fromarray(hole).save(folder / f"{name}_mask.png")

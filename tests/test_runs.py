@@ -15,41 +15,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from conftest import photo
+from conftest import make_weights, photo, save_pair
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from d2s_cli.cli.app import app
 from d2s_cli.cli.pipes import DASH, Pipes
-from d2s_cli.diffusion.refiner import RefinerConfig
-from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import UsageError
 from d2s_cli.manifest import MANIFEST_NAME, Manifest, read_manifest
-from d2s_cli.weights.reading import write_safetensors
-
-UNET = UNetConfig(inner_channels=32, channel_mults=(1, 2), res_blocks=1, unshuffle=2)
-
-
-def make_weights(path: Path, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
-    quick = {"*": {"tk": 50, "steps": 2, "sampler": "dpmpp-sde", "inject": False}}
-    config = RefinerConfig(unet=UNET, prediction="v", tile=128, defaults=quick)
-    write_safetensors(path, UNet(UNET).state_dict(), config.to_json())
-    return path
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-def save_pair(folder: Path, name: str, seed: int = 0) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(photo(90, 120, seed)).save(folder / f"{name}.png")
-    hole = np.zeros((90, 120), np.uint8)
-    hole[30:50, 40:70] = 255
-    Image.fromarray(hole).save(folder / f"{name}_mask.png")
 
 
 @pytest.fixture

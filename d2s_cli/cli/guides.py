@@ -37,7 +37,7 @@ Name = Annotated[
 
 
 @guides_app.command(name="list")
-def list_command(as_json: opt.Json = False) -> None:
+def show(as_json: opt.Json = False) -> None:
     """List every guide: whether it is ready here or what is missing, at which sizes it works,
     whether it draws random numbers, its licence. A plug-in that does not load is named with the
     reason.
@@ -58,17 +58,20 @@ def list_command(as_json: opt.Json = False) -> None:
         return
     print(_table(guides))
     say(f"auto is {best_here()} here")
+    if any(guide.missing == "no weights" for guide in guides):
+        say("no weights: give them, --guide NAME --guide-weights FILE")
     for guide in guides:
-        if guide.missing and guide.kind.startswith("plug-in"):
-            say(f"warning: {guide.missing}")
+        if guide.missing not in ("", "no weights"):
+            say(f"{guide.name}: {guide.hint}")
 
 
 def _table(guides: list[Listed]) -> str:
     rows = [("NAME", "KIND", "HERE", "SIZES", "RANDOM", "LICENCE")]
     for guide in guides:
-        here = "missing" if guide.missing else "ready"
         sizes, licence = guide.sizes or "-", guide.licence or "-"
-        rows.append((guide.name, guide.kind, here, sizes, RANDOM[guide.random], licence))
+        rows.append(
+            (guide.name, guide.kind, guide.missing or "ready", sizes, RANDOM[guide.random], licence)
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -78,7 +81,7 @@ def _table(guides: list[Listed]) -> str:
 
 
 @guides_app.command(name="test", no_args_is_help=True)
-def test_command(
+def check(
     name: Name,
     guide_weights: opt.GuideWeights = None,
     guide_option: opt.GuideOption = None,
@@ -105,10 +108,10 @@ def test_command(
     for note in guide.notes:
         say(f"note: guide {guide.name}: {note}")
     checks = []
-    for check in check_guide(guide):
-        checks.append(check)
+    for finding in check_guide(guide):
+        checks.append(finding)
         if not as_json:
-            print(f"{check.level:8} {check.name}: {check.detail}", flush=True)
+            print(f"{finding.level:8} {finding.name}: {finding.detail}", flush=True)
     fine = passed(checks)
     cost = measure(guide) if fine else None
     memory = peak_memory()

@@ -60,8 +60,8 @@ class Listed:
     Attributes:
         name: as typed after --guide.
         kind: built in, weights, model file, program or plug-in.
-        missing: what keeps it from being used; empty if it is ready.
-        hint: what to do about that.
+        missing: what keeps it from being used, in a few words; empty if it is ready.
+        hint: more of that, and what to do.
         sizes, random, licence: see Facts.
     """
 
@@ -82,27 +82,24 @@ def list_guides() -> Iterator[Listed]:
         yield Listed(shown, kind, *_missing(name), facts.sizes, facts.random, facts.licence)
     for name, plugin in plugins().items():
         facts = UNKNOWN
-        yield Listed(
-            name,
-            f"plug-in of {plugin.origin}",
-            *_missing_of(plugin),
-            *(facts.sizes, facts.random, facts.licence),
-        )
+        shown, kind = name, f"plug-in of {plugin.origin}"
+        problem = _missing_of(plugin)
+        yield Listed(shown, kind, *problem, facts.sizes, facts.random, facts.licence)
 
 
 def _missing(name: str) -> tuple[str, str]:
     """What keeps a guide of d2s from being used, and what to do; empty if nothing does."""
     if name == "onnx" and not onnxruntime_available():
-        return "needs onnxruntime", "try: pip install 'd2s[onnx]'"
+        return "no onnxruntime", "try: pip install 'd2s[onnx]'"
     try:
         if name in BUILT_IN:
             BUILT_IN[name]()
         elif name in FROM_WEIGHTS:
             if importlib.util.find_spec(FROM_WEIGHTS[name]) is None:
-                return "not part of this version", ""
+                return "no code", "not part of this version"
             installed_files(name)
     except D2SError as error:
-        return error.message, error.hint
+        return "no weights" if name in FROM_WEIGHTS else "not usable", str(error)
     return "", ""
 
 
@@ -110,5 +107,5 @@ def _missing_of(plugin: Plugin) -> tuple[str, str]:
     try:
         plugin.factory()
     except D2SError as error:
-        return error.message, error.hint
+        return "broken", str(error)
     return "", ""

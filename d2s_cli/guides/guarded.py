@@ -23,7 +23,8 @@ class GuardedGuide(Guide):
     def __init__(self, plugin: Plugin, guide: object) -> None:
         if not isinstance(guide, Guide):
             raise WeightsError(
-                f"guide {plugin.name} of {plugin.origin} is no guide but a {type(guide).__name__}",
+                f"guide {plugin.name} of {plugin.origin} is of type {type(guide).__name__},"
+                " not a guide",
                 "what it registers has to return a d2s_cli.guides.contract.Guide",
             )
         self.plugin, self.guide = plugin, guide
