@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
+import runpy
 import sys
 import time
+import tomllib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +23,7 @@ from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.guides.catalogue import FACTS, list_guides
 from d2s_cli.guides.check import check_guide, passed, scene
 from d2s_cli.guides.registry import BUILT_IN, BY_PREFIX, FROM_WEIGHTS, guide_names
+from d2s_cli.guides.sidefile import SideFile, read_side_file
 
 
 def command(folder: Path, code: str, more: str = "") -> str:
@@ -307,3 +313,52 @@ def test_the_check_finds_broken_promises(fault: str, level: str, where: set[str]
     assert where <= found
     assert bool(where) == bool(found)
     assert passed(checks) == (level == "warning" or not where)
+
+
+# the examples in the documentation
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "plugins.md"
+
+
+def blocks(language: str, holding: str) -> list[str]:
+    """Code blocks of docs/plugins.md that hold some text."""
+    found = re.findall(rf"```{language}\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    return [block for block in found if holding in block]
+
+
+def test_the_documented_side_files_are_valid(tmp_path: Path) -> None:
+    examples = blocks("toml", "inputs =")
+    assert len(examples) == 2
+    for text in examples:
+        (tmp_path / "m.onnx.toml").write_text(text)
+        read_side_file(tmp_path / "m.onnx")
+    table = DOCS.read_text()
+    assert all(f"| `{field.name}` |" in table for field in dataclasses.fields(SideFile))
+
+
+def test_the_documented_package_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project,), (module,) = blocks("toml", "d2s-border"), blocks("python", "class Border")
+    entries = tomllib.loads(project)["project"]["entry-points"]["d2s.guides"]
+    install(tmp_path, "d2s_border", entries)
+    (tmp_path / "d2s_border.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    checks = list(check_guide(d2s.load_guide("border", lighter=0.1)))
+    assert [check.level for check in checks] == ["ok"] * len(checks), checks
+
+
+def test_the_documented_export_and_program_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (export,), (tool,) = blocks("python", "class Model"), blocks("python", "cv2.inpaint")
+    monkeypatch.chdir(tmp_path)
+    Path("export.py").write_text(export)
+    Path("fill.py").write_text(tool)
+    Path("mean.pt.toml").write_text(blocks("toml", "multiple = 1")[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        runpy.run_path("export.py", run_name="export")
+    checks = list(check_guide(d2s.load_guide("torchscript:mean.pt")))
+    assert [check.level for check in checks] == ["ok"] * len(checks), checks
+    guide = d2s.load_guide(f'cmd:"{sys.executable}" fill.py {{image}} {{mask}} {{output}}')
+    image, hole = scene(48, 64)
+    assert float((guide(image, hole) - image).abs().max()) < 0.5

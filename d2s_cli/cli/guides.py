@@ -38,9 +38,10 @@ Name = Annotated[
 
 @guides_app.command(name="list")
 def show(as_json: opt.Json = False) -> None:
-    """List every guide: whether it is ready here or what is missing, at which sizes it works,
-    whether it draws random numbers, its licence. A plug-in that does not load is named with the
-    reason.
+    """List guides, and what is missing for those that cannot be used here.
+
+    SIZES is what a guide works at, RANDOM whether its result follows --seed, LICENCE that of its
+    makers. A plug-in that does not load is named with the reason.
 
     \b
     Examples:
@@ -88,14 +89,15 @@ def check(
     device: opt.Device = "auto",
     as_json: opt.Json = False,
 ) -> None:
-    """Run a guide on small pictures and check its contract: known pixels bit for bit, odd and tiny
-    sizes, empty and full holes, the same result for a seed and in a batch, blind to what the hole
-    hides. Says time and memory. Exit 7 if a check fails.
+    """Run a guide on small pictures: does it do as it should? Exit 7 if not.
+
+    Known pixels stay bit for bit, odd and tiny sizes, empty and full holes work, a seed and a batch
+    give the same result, and what the hole hides does not matter. Time and memory are said.
 
     \b
     Examples:
       d2s guides test telea
-      d2s guides test lama --guide-weights big-lama.pt
+      d2s guides test lama --guide-weights best.ckpt
       # {image}, {mask} and {output} are 8-bit PNG files; white is the hole
       d2s guides test cmd:"mytool --in {image} --mask {mask} --out {output}"
     """

@@ -58,7 +58,7 @@ def inpaint(
       d2s inpaint cutout.png
       d2s inpaint marked.png --mask-from color=#FF00FF --grow 2
       # a guide from its published weights; a program of your own as the guide
-      d2s inpaint photo.png -m m.png --guide lama --guide-weights big-lama.pt
+      d2s inpaint photo.png -m m.png --guide lama --guide-weights best.ckpt
       d2s inpaint photo.png -m m.png --guide cmd:"mytool {image} {mask} {output}"
       # one mask for all
       d2s inpaint frames/ --mask logo.png -o clean/
