@@ -134,10 +134,10 @@ def check_weights() -> Iterator[Finding]:
 
 
 def check_guides() -> Iterator[Finding]:
-    """Every guide fills a small hole; one that works is enough."""
+    """Every guide fills a small hole; one that works is enough. Plug-ins have to load."""
     import torch
 
-    from d2s_cli.guides.registry import BUILT_IN, load_guide
+    from d2s_cli.guides.registry import BUILT_IN, load_guide, plugins
 
     image = torch.linspace(-1, 1, 3 * 48 * 48).reshape(1, 3, 48, 48)
     hole = torch.zeros(1, 1, 48, 48)
@@ -152,6 +152,13 @@ def check_guides() -> Iterator[Finding]:
         else:
             working += 1
             yield Finding("ok", f"guide {name}: works")
+    for plugin in plugins().values():
+        try:
+            plugin.factory()
+        except D2SError as error:
+            yield Finding("warning", error.message, error.hint)
+        else:
+            yield Finding("ok", f"guide {plugin.name} of {plugin.origin}: loads")
     if not working:
         yield Finding("error", "no guide works here", "try: pip install --force-reinstall d2s")
 

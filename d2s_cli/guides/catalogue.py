@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -95,8 +94,6 @@ def _missing(name: str) -> tuple[str, str]:
         if name in BUILT_IN:
             BUILT_IN[name]()
         elif name in FROM_WEIGHTS:
-            if importlib.util.find_spec(FROM_WEIGHTS[name]) is None:
-                return "no code", "not part of this version"
             installed_files(name)
     except D2SError as error:
         return "no weights" if name in FROM_WEIGHTS else "not usable", str(error)

@@ -101,6 +101,8 @@ def load_guide(
         return by_prefix
     if name in (others := plugins()):
         return _load_plugin(others[name], weights, device, options)
+    if name == "none":
+        raise UsageError("--guide none means no guide, so there is none to load")
     files = ", ".join(f"{prefix}:..." for prefix in BY_PREFIX)
     raise UsageError(f"unknown guide {name!r}", f"one of: {', '.join(guide_names())}, {files}")
 
