@@ -87,11 +87,11 @@ Guide = Annotated[
         metavar="NAME",
         autocompletion=suggestions.guides,
         help="First result from: auto (the best one here); patchmatch, telea, ns (no weights);"
-        " lama, mat, wavepaint, edgeconnect, diffir, m2s, ddnm, palette (from their published"
-        " weights); onnx:FILE, torchscript:FILE (runs code that the file holds); any program,"
-        ' cmd:"PROGRAM {image} {mask} {output}"; a name that an installed plug-in brings; or none,'
-        " to start from noise (needs weights trained on the whole noise table). See d2s guides"
-        " list.",
+        " neural (made by d2s train --model guide); lama, mat, wavepaint, edgeconnect, diffir, m2s,"
+        " ddnm, palette (from their published weights); onnx:FILE, torchscript:FILE (runs code that"
+        ' the file holds); any program, cmd:"PROGRAM {image} {mask} {output}"; a name that an'
+        " installed plug-in brings; or none, to start from noise (needs weights trained on the"
+        " whole noise table). See d2s guides list.",
     ),
 ]
 GuideWeights = Annotated[

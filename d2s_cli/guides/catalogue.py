@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from d2s_cli.errors import D2SError
 from d2s_cli.guides.onnx import onnxruntime_available
 from d2s_cli.guides.plugins import Plugin
-from d2s_cli.guides.registry import BUILT_IN, BY_PREFIX, FROM_WEIGHTS, plugins
-from d2s_cli.weights.store import installed_files
+from d2s_cli.guides.registry import BUILT_IN, BY_PREFIX, FROM_WEIGHTS, files_here, plugins
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ FACTS = {
     "patchmatch": Facts("any", True, "MIT"),
     "telea": Facts("any", False, "Apache-2.0"),
     "ns": Facts("any", False, "Apache-2.0"),
+    "neural": Facts("any", True, "Apache-2.0"),
     "lama": Facts("any", False, "Apache-2.0"),
     "mat": Facts("its weights' own, 256 or 512", True, "CC BY-NC 4.0, research only"),
     "wavepaint": Facts("any", False, "MIT"),
@@ -94,7 +94,7 @@ def _missing(name: str) -> tuple[str, str]:
         if name in BUILT_IN:
             BUILT_IN[name]()
         elif name in FROM_WEIGHTS:
-            installed_files(name)
+            files_here(name)
     except D2SError as error:
         return "no weights" if name in FROM_WEIGHTS else "not usable", str(error)
     return "", ""

@@ -30,7 +30,7 @@ class GuardedGuide(Guide):
         self.plugin, self.guide = plugin, guide
         self.name = plugin.name
         self.prefers_whole_picture = guide.prefers_whole_picture
-        self.side, self.files = guide.side, tuple(guide.files)
+        self.first, self.side, self.files = guide.first, guide.side, tuple(guide.files)
 
     @property
     def notes(self) -> tuple[str, ...]:
