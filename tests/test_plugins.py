@@ -82,8 +82,8 @@ def test_no_shell_reads_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("sys.exit('out of paint')", "ended with exit code 1\nout of paint"),
-        ("sys.exit(3)", "ended with exit code 3\nit wrote nothing to stderr"),
+        ("sys.exit('out of paint')", "ended with exit code 1: out of paint"),
+        ("sys.exit(3)", "ended with exit code 3: it wrote nothing to stderr"),
         ("pass", "wrote no {output}"),
         ("open(output, 'w').write('words')", "no picture that can be read"),
         ("import os; os.kill(os.getpid(), 9)", "was ended by signal 9"),

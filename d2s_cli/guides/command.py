@@ -96,7 +96,8 @@ class CommandGuide(PictureGuide):
         if code != 0:
             how = f"ended with exit code {code}" if code > 0 else f"was ended by signal {-code}"
             said = _last_lines(log) or ["it wrote nothing to stderr"]
-            raise WeightsError(f"guide {self.name} {how}", "\n".join(said))
+            # a run of many pictures shows no hints: the last line names the reason, as a rule
+            raise WeightsError(f"guide {self.name} {how}: {said[-1].strip()}", "\n".join(said))
 
     def _read(self, path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
         if not path.is_file():
