@@ -53,4 +53,5 @@ def guides() -> list[str]:
     """Names and prefixes for --guide, those of installed plug-ins too."""
     from d2s_cli.guides.plugins import find_plugins
 
-    return list(dict.fromkeys((*GUIDES, *find_plugins(), *GUIDE_PREFIXES)))
+    *ours, none = GUIDES
+    return list(dict.fromkeys((*ours, *find_plugins(), none, *GUIDE_PREFIXES)))
