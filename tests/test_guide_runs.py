@@ -276,7 +276,8 @@ def test_entering_a_folder_runs_no_code_from_it(here: Path, guide: str, place: s
 
 
 def test_guides_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, "walls", {"absent": "no_such_module_here:Wall"})
+    entries = dict.fromkeys(("absent", "telea"), "no_such_module_here:Wall")
+    install(tmp_path, "walls", entries)
     monkeypatch.syspath_prepend(tmp_path)
     result = d2s("guides", "list", "--json")
     assert result.exit_code == 0
@@ -288,6 +289,7 @@ def test_guides_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = d2s("guides", "list")
     assert table.stdout.splitlines()[0].split()[:3] == ["NAME", "KIND", "HERE"]
     assert "absent: guide absent of walls 1.2 does not load" in table.stderr
+    assert "walls 1.2 is skipped: d2s has a guide telea itself" in table.stderr
 
 
 def test_guides_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def show(as_json: opt.Json = False) -> None:
       d2s guides list --json | jq -r '.guides[] | select(.ready) | .name'
     """
     from d2s_cli.guides.catalogue import list_guides
-    from d2s_cli.guides.registry import best_here
+    from d2s_cli.guides.registry import best_here, shadowed_plugins
 
     guides = list(list_guides())
     if as_json:
@@ -64,6 +64,8 @@ def show(as_json: opt.Json = False) -> None:
     for guide in guides:
         if guide.missing not in ("", "no weights"):
             say(f"{guide.name}: {guide.hint}")
+    for plugin in shadowed_plugins():
+        say(f"{plugin.origin} is skipped: d2s has a guide {plugin.name} itself")
 
 
 def _table(guides: list[Listed]) -> str:

@@ -59,8 +59,16 @@ def guide_names() -> list[str]:
 
 def plugins() -> dict[str, Plugin]:
     """Guides of other packages by name; a name that d2s has itself stays d2s's."""
-    ours = {*BUILT_IN, *FROM_WEIGHTS, *SPECIAL}
-    return {name: plugin for name, plugin in find_plugins().items() if name not in ours}
+    return {name: plugin for name, plugin in find_plugins().items() if name not in _own_names()}
+
+
+def shadowed_plugins() -> list[Plugin]:
+    """Those that cannot be named, since d2s has the name itself."""
+    return [plugin for name, plugin in find_plugins().items() if name in _own_names()]
+
+
+def _own_names() -> set[str]:
+    return {*BUILT_IN, *FROM_WEIGHTS, *SPECIAL}
 
 
 def best_here() -> str:
