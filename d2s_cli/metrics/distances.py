@@ -1,0 +1,304 @@
+"""Distances between sets of features: Frechet and kernel distance, Inception Score.
+
+All of it in float64. Features come as N x D arrays; sums stream, so that Frechet distances of any
+number of pictures take the same memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from d2s_cli.errors import InputError
+
+Features = NDArray[np.float32]
+Numbers = NDArray[np.float64]
+
+#: features are folded into the sums in blocks of this many rows
+BLOCK = 256
+
+
+class Moments:
+    """Mean and scatter of features that come in any number of batches.
+
+    Means are merged by the update of Chan, Golub and LeVeque (1983), so nothing large is subtracted
+    from something large.
+
+    Attributes:
+        count: rows so far.
+        mean: D.
+        scatter: D x D, sum of the products of deviations from the mean.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self.count = 0
+        self.mean = torch.zeros(dimensions, dtype=torch.float64)
+        self.scatter = torch.zeros(dimensions, dimensions, dtype=torch.float64)
+        self._waiting: list[Tensor] = []
+
+    def add(self, features: Features) -> None:
+        """Take in rows N x D.
+
+        Raises:
+            InputError: NaN or infinite numbers.
+        """
+        check_finite(features)
+        self._waiting.append(torch.from_numpy(np.asarray(features)))
+        if sum(len(rows) for rows in self._waiting) >= BLOCK:
+            self.flush()
+
+    def flush(self) -> None:
+        """Fold in the rows that wait for a full block."""
+        if not self._waiting:
+            return
+        rows = torch.cat(self._waiting).double()
+        self._waiting.clear()
+        mean = rows.mean(dim=0)
+        centred = rows - mean
+        self._fold(len(rows), mean, centred.T @ centred)
+
+    def merge(self, other: Moments) -> None:
+        """Take in what another one has seen."""
+        self.flush()
+        other.flush()
+        self._fold(other.count, other.mean, other.scatter)
+
+    def _fold(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        if count == 0:
+            return
+        total, away = self.count + count, mean - self.mean
+        self.scatter += scatter
+        self.scatter.addr_(away, away, alpha=self.count * count / total)
+        self.mean += away * (count / total)
+        self.count = total
+
+    def covariance(self, ddof: int) -> Tensor:
+        """D x D, the scatter divided by count - ddof.
+
+        Raises:
+            InputError: too few rows.
+        """
+        self.flush()
+        if self.count <= ddof:
+            raise InputError(f"{self.count} picture(s) have no covariance", "give at least 2")
+        return self.scatter / (self.count - ddof)
+
+    @classmethod
+    def of(cls, features: Features) -> Moments:
+        """Moments of all rows at once."""
+        moments = cls(features.shape[1])
+        for start in range(0, len(features), 8 * BLOCK):
+            moments.add(features[start : start + 8 * BLOCK])
+        moments.flush()
+        return moments
+
+
+def check_finite(features: NDArray[Any]) -> None:
+    """Raise InputError if features hold NaN or infinity."""
+    if not np.isfinite(features).all():
+        rows = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        raise InputError(
+            f"{len(rows)} picture(s) have features that are no numbers (first: number"
+            f" {rows[0] + 1})",
+            "the weights are damaged, or the network overflows: try --device cpu",
+        )
+
+
+def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
+    """Squared Frechet (Wasserstein-2) distance of two Gaussians (Dowson and Landau, 1982).
+
+    |mean_a - mean_b|^2 + tr(cov_a) + tr(cov_b) - 2 tr((cov_a cov_b)^(1/2)), without a matrix root:
+    see `root_trace`. Rounding may leave -1e-12 where 0 is meant; it is not hidden.
+    """
+    away = mean_a - mean_b
+    traces = cov_a.trace() + cov_b.trace()
+    return float(away @ away + traces - 2 * root_trace(cov_a, cov_b))
+
+
+def root_trace(cov_a: Tensor, cov_b: Tensor) -> float:
+    """tr((A B)^(1/2)) of two positive semidefinite matrices D x D.
+
+    With A = F F^T, the eigenvalues of A B are those of the symmetric F^T B F, whose roots are real
+    and are summed. F is Cholesky's factor, or from A's eigenvectors where A has no full rank.
+    """
+    factor, failed = torch.linalg.cholesky_ex(cov_a)
+    if int(failed):
+        values, vectors = torch.linalg.eigh(cov_a)
+        keep = values > values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+        factor = vectors[:, keep] * values[keep].sqrt()
+    if factor.shape[1] == 0:
+        return 0.0
+    product = factor.T @ cov_b @ factor
+    return float(torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum())
+
+
+def frechet_of_features(a: Features, b: Features, ddof: int) -> float:
+    """Squared Frechet distance of two sets of features, N x D and M x D.
+
+    With fewer rows than dimensions, covariances have no full rank; then the roots are the singular
+    values of the N x M products of centred rows, which needs no covariance at all.
+
+    Args:
+        a, b: features.
+        ddof: covariances are divided by N - ddof.
+
+    Raises:
+        InputError: numbers that are none, or fewer than 2 rows.
+    """
+    if min(len(a), len(b)) > a.shape[1]:
+        moments = Moments.of(a), Moments.of(b)
+        (mean_a, cov_a), (mean_b, cov_b) = ((m.mean, m.covariance(ddof)) for m in moments)
+        return frechet_distance(mean_a, cov_a, mean_b, cov_b)
+    for features in (a, b):
+        check_finite(features)
+        if len(features) < 2:
+            raise InputError(f"{len(features)} picture(s) have no covariance", "give at least 2")
+    rows = [torch.from_numpy(np.asarray(features)).double() for features in (a, b)]
+    means = [row.mean(dim=0) for row in rows]
+    centred = [
+        (row - mean) / (len(row) - ddof) ** 0.5 for row, mean in zip(rows, means, strict=True)
+    ]
+    away = means[0] - means[1]
+    roots = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
+    return float(away @ away + sum(c.square().sum() for c in centred) - 2 * roots)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Kernel Inception Distance: mean and standard deviation over subsets, and their size."""
+
+    mean: float
+    std: float
+    size: int
+    subsets: int
+
+
+def kernel_distance(
+    fake: Features, real: Features, subsets: int = 100, size: int = 1000, seed: int = 0
+) -> Kernel:
+    """Unbiased squared maximum mean discrepancy of random subsets (Binkowski et al., 2018).
+
+    The kernel is (x y / D + 1)^3. Every subset draws `size` of the results, then of the truths,
+    without replacement, with numpy's legacy generator.
+
+    Args:
+        fake, real: features N x D and M x D.
+        subsets: how many are drawn.
+        size: of a subset; cut to the smaller of N and M.
+        seed: of the draws.
+
+    Raises:
+        InputError: fewer than 2 rows.
+    """
+    size = min(size, len(fake), len(real))
+    if size < 2:
+        raise InputError("the kernel distance needs at least 2 pictures in each set")
+    rng = np.random.RandomState(seed)
+    distances = []
+    for _ in range(subsets):
+        x = fake[rng.choice(len(fake), size, replace=False)]
+        y = real[rng.choice(len(real), size, replace=False)]
+        distances.append(_squared_mmd(x.astype(np.float64), y.astype(np.float64)))
+    return Kernel(float(np.mean(distances)), float(np.std(distances)), size, subsets)
+
+
+def _squared_mmd(x: Numbers, y: Numbers) -> float:
+    """Unbiased, of two sets of equal size."""
+    n = len(x)
+    same = sum(k.sum() - np.trace(k) for k in (_kernel(x, x), _kernel(y, y)))
+    return float(same / (n * (n - 1)) - 2 * _kernel(x, y).mean())
+
+
+def _kernel(x: Numbers, y: Numbers) -> Numbers:
+    product: Numbers = (x @ y.T / x.shape[1] + 1) ** 3
+    return product
+
+
+def weighted_kernel_distances(
+    fake: Features, real: Features, fake_weights: Numbers, real_weights: Numbers
+) -> Numbers:
+    """Unbiased squared discrepancy of all rows, once for each column of weights.
+
+    What a resample would give, without computing kernels again; pairs of a row with itself (and so
+    with its copies) do not count. Kernels are made block by block.
+
+    Args:
+        fake, real: features N x D and M x D.
+        fake_weights, real_weights: N x B and M x B, how often each row was drawn.
+
+    Returns:
+        B distances.
+    """
+    within = [
+        _weighted_mean(x, w, x, w, same=True)
+        for x, w in ((fake, fake_weights), (real, real_weights))
+    ]
+    return within[0] + within[1] - 2 * _weighted_mean(fake, fake_weights, real, real_weights)
+
+
+def _weighted_mean(
+    x: Features, x_weights: Numbers, y: Features, y_weights: Numbers, same: bool = False
+) -> Numbers:
+    total, columns = np.zeros(x_weights.shape[1]), y.astype(np.float64)
+    for start in range(0, len(x), BLOCK):
+        block = slice(start, start + BLOCK)
+        kernel = _kernel(x[block].astype(np.float64), columns)
+        if same:
+            rows = np.arange(len(kernel))
+            kernel[rows, start + rows] = 0
+        total += (x_weights[block] * (kernel @ y_weights)).sum(axis=0)
+    pairs = x_weights.sum(axis=0) * y_weights.sum(axis=0)
+    return np.asarray(total / (pairs - (x_weights**2).sum(axis=0) if same else pairs))
+
+
+@dataclass(frozen=True)
+class InceptionScore:
+    """Mean and standard deviation (ddof 0) over splits."""
+
+    mean: float
+    std: float
+    splits: int
+
+
+def inception_score(
+    logits: NDArray[Any], splits: int = 10, shuffle: int | None = None
+) -> InceptionScore:
+    """exp of the mean divergence of each picture's classes from those of its split (Salimans et
+    al., 2016).
+
+    Args:
+        logits: N x classes, before softmax.
+        splits: consecutive parts, i N // S to (i + 1) N // S; cut to N.
+        shuffle: seed of a permutation before splitting, or None.
+
+    Raises:
+        InputError: no rows, or numbers that are none.
+    """
+    if len(logits) == 0:
+        raise InputError("the Inception Score needs at least 1 picture")
+    check_finite(logits)
+    if shuffle is not None:
+        logits = logits[np.random.RandomState(shuffle).permutation(len(logits))]
+    splits = min(splits, len(logits))
+    scores = [_score(part) for part in _parts(logits, splits)]
+    return InceptionScore(float(np.mean(scores)), float(np.std(scores)), splits)
+
+
+def _parts(rows: NDArray[Any], splits: int) -> Iterator[NDArray[Any]]:
+    for i in range(splits):
+        yield rows[i * len(rows) // splits : (i + 1) * len(rows) // splits]
+
+
+def _score(logits: NDArray[Any]) -> float:
+    logs = torch.log_softmax(torch.from_numpy(np.ascontiguousarray(logits)).double(), dim=1)
+    shares = logs.exp()
+    mean = shares.mean(dim=0, keepdim=True)
+    # a class that no picture of the split can have adds nothing
+    divergence = (shares * (logs - mean.clamp(min=torch.finfo(mean.dtype).tiny).log())).sum(dim=1)
+    return float(divergence.mean().exp())
