@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from d2s_cli.errors import InputError
+from d2s_cli.metrics.products import between_triangles, gram
 
 Features = NDArray[np.float32]
 Numbers = NDArray[np.float64]
 
 #: features are folded into the sums in blocks of this many rows
-BLOCK = 256
+BLOCK = 512
 
 
 class Moments:
@@ -61,7 +62,7 @@ class Moments:
         self._waiting.clear()
         mean = rows.mean(dim=0)
         centred = rows - mean
-        self._fold(len(rows), mean, centred.T @ centred)
+        self._fold(len(rows), mean, gram(centred))
 
     def merge(self, other: Moments) -> None:
         """Take in what another one has seen."""
@@ -93,8 +94,8 @@ class Moments:
     def of(cls, features: Features) -> Moments:
         """Moments of all rows at once."""
         moments = cls(features.shape[1])
-        for start in range(0, len(features), 8 * BLOCK):
-            moments.add(features[start : start + 8 * BLOCK])
+        for start in range(0, len(features), 4 * BLOCK):
+            moments.add(features[start : start + 4 * BLOCK])
         moments.flush()
         return moments
 
@@ -131,10 +132,12 @@ def root_trace(cov_a: Tensor, cov_b: Tensor) -> float:
     if int(failed):
         values, vectors = torch.linalg.eigh(cov_a)
         keep = values > values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+        if not keep.any():
+            return 0.0
         factor = vectors[:, keep] * values[keep].sqrt()
-    if factor.shape[1] == 0:
-        return 0.0
-    product = factor.T @ cov_b @ factor
+        product = factor.T @ cov_b @ factor
+    else:
+        product = between_triangles(factor, cov_b)
     return float(torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum())
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from d2s_cli.errors import InputError
 from d2s_cli.metrics.distances import check_finite
+from d2s_cli.metrics.products import gram
 
 #: the gradient's length, relative to the largest it can have, at which the fit is finished
 TOLERANCE = 1e-10
@@ -94,8 +95,7 @@ def _minimise(rows: Tensor) -> tuple[Tensor, int]:
 
 def _factor(rows: Tensor) -> Tensor:
     """Cholesky's factor of I + 2 rows^T rows in float32: close enough to guide the solver."""
-    half = rows.float()
-    system = 2 * (half.T @ half)
+    system = 2 * gram(rows.float())
     system.diagonal().add_(1 + 1e-6 * system.diagonal().mean())
     return torch.linalg.cholesky(system)
 

@@ -1,0 +1,94 @@
+"""Where the weights of metrics lie, and what to type when they are not there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from d2s_cli.errors import WeightsError
+
+#: names another folder than the platform's
+FOLDER_VARIABLE = "D2S_WEIGHTS_DIR"
+
+
+@dataclass(frozen=True)
+class MetricFile:
+    """A published file.
+
+    Attributes:
+        files: names under which it is found, the usual one first.
+        sha256: of the published bytes; None where its authors state none.
+        what: it is, for messages.
+    """
+
+    files: tuple[str, ...]
+    sha256: str | None
+    what: str
+
+
+FILES = {
+    "inception-fid": MetricFile(
+        (
+            "pt_inception-2015-12-05-6726825d.pth",
+            "weights-inception-2015-12-05-6726825d.pth",
+            "inception-2015-12-05.pt",
+        ),
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        "Inception network of FID, 96 MB",
+    ),
+    "lpips-alex": MetricFile(
+        ("lpips-alex.safetensors", "lpips-alex.pth", "alex.pth"),
+        "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+        "LPIPS heads for AlexNet, 6 kB",
+    ),
+    "lpips-vgg": MetricFile(
+        ("lpips-vgg.safetensors", "lpips-vgg.pth", "vgg.pth"),
+        "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+        "LPIPS heads for VGG-16, 7 kB",
+    ),
+    "lpips-alex-trunk": MetricFile(
+        ("alexnet-owt-7be5be79.pth",), None, "AlexNet trained on ImageNet, 233 MB"
+    ),
+    "lpips-vgg-trunk": MetricFile(
+        ("vgg16-397923af.pth",),
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        "VGG-16 trained on ImageNet, 528 MB",
+    ),
+}
+
+
+def weights_folder() -> Path:
+    """Where fetched and imported weights are kept."""
+    if given := os.environ.get(FOLDER_VARIABLE):
+        return Path(given)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("d2s", appauthor=False)) / "weights"
+
+
+def metric_weights(name: str, given: Path | None = None) -> Path:
+    """The file of a metric's weights.
+
+    Args:
+        name: a key of FILES.
+        given: by the user for this name, or None to look in the weights folder.
+
+    Raises:
+        WeightsError: not there; says what to type.
+    """
+    wanted = FILES[name]
+    if given is not None:
+        if not given.is_file():
+            raise WeightsError(f"no weights file at {given}", f"wanted: {wanted.what}")
+        return given
+    folder = weights_folder()
+    for path in (folder / file for file in wanted.files):
+        if path.is_file():
+            return path
+    raise WeightsError(
+        f"no weights for {name} ({wanted.what}): looked in {folder} for {' or '.join(wanted.files)}",
+        f"fetch them:        d2s weights pull {name}\n"
+        f"or take a file in: d2s weights import {wanted.files[-1] if 'lpips' in name else wanted.files[0]}\n"
+        f"or name it:        --metric-weights {name}=FILE",
+    )
