@@ -97,7 +97,8 @@ def _factor(rows: Tensor) -> Tensor:
     """Cholesky's factor of I + 2 rows^T rows in float32: close enough to guide the solver."""
     system = 2 * gram(rows.float())
     system.diagonal().add_(1 + 1e-6 * system.diagonal().mean())
-    return torch.linalg.cholesky(system)
+    factor: Tensor = torch.linalg.cholesky(system)
+    return factor
 
 
 def _solve(active: Tensor, wanted: Tensor, factor: Tensor) -> Tensor:
@@ -106,7 +107,8 @@ def _solve(active: Tensor, wanted: Tensor, factor: Tensor) -> Tensor:
     def prepared(vector: Tensor) -> Tensor:
         scale = vector.norm().clamp(min=torch.finfo(torch.float64).tiny)
         column = (vector / scale).float()[:, None]
-        return torch.cholesky_solve(column, factor)[:, 0].double() * scale
+        solved: Tensor = torch.cholesky_solve(column, factor)[:, 0].double() * scale
+        return solved
 
     solution = torch.zeros_like(wanted)
     left = wanted.clone()

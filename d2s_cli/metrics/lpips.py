@@ -103,7 +103,9 @@ class LPIPS(nn.Module):
             if stage in self.trunk.pooled:
                 x = F.max_pool2d(x, self.trunk.pool, stride=2)
             for number in numbers:
-                weight, bias = (self._get(f"features.{number}.{kind}") for kind in ("weight", "bias"))
+                weight, bias = (
+                    self._get(f"features.{number}.{kind}") for kind in ("weight", "bias")
+                )
                 stride = self.trunk.stride.get(number, 1)
                 x = F.relu(F.conv2d(x, weight, bias, stride, self.trunk.padding.get(number, 1)))
             outputs.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + TINY))

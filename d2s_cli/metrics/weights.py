@@ -86,9 +86,10 @@ def metric_weights(name: str, given: Path | None = None) -> Path:
     for path in (folder / file for file in wanted.files):
         if path.is_file():
             return path
+    file = wanted.files[0] if wanted.files[0].endswith(".pth") else wanted.files[-1]
     raise WeightsError(
-        f"no weights for {name} ({wanted.what}): looked in {folder} for {' or '.join(wanted.files)}",
+        f"no weights for {name} ({wanted.what}): looked in {folder} for {file}",
         f"fetch them:        d2s weights pull {name}\n"
-        f"or take a file in: d2s weights import {wanted.files[-1] if 'lpips' in name else wanted.files[0]}\n"
+        f"or take a file in: d2s weights import {file}\n"
         f"or name it:        --metric-weights {name}=FILE",
     )
