@@ -96,9 +96,14 @@ def _minimise(rows: Tensor) -> tuple[Tensor, int]:
 def _factor(rows: Tensor) -> Tensor:
     """Cholesky's factor of I + 2 rows^T rows in float32: close enough to guide the solver."""
     system = 2 * gram(rows.float())
-    system.diagonal().add_(1 + 1e-6 * system.diagonal().mean())
-    factor: Tensor = torch.linalg.cholesky(system)
-    return factor
+    system.diagonal().add_(1)
+    raised = torch.finfo(torch.float32).eps * float(system.diagonal().sum())
+    while True:  # float32 may lose the 1 beside large features: raise the diagonal until it holds
+        factor, failed = torch.linalg.cholesky_ex(system)
+        if not int(failed):
+            return factor
+        system.diagonal().add_(raised)
+        raised *= 10
 
 
 def _solve(active: Tensor, wanted: Tensor, factor: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ def _pair_values(
 def _seam_values(
     result: NDArray[np.uint8] | None, truth: NDArray[np.uint8] | None, hole: Hole
 ) -> dict[str, float]:
-    values = {}
+    values: dict[str, float] = {}
     found = seam(result, hole) if result is not None else None
     parts = (found.score, found.step, found.texture) if found else (np.nan,) * 3
     values |= dict(zip(("seam", "seam step", "seam texture"), parts, strict=True))
