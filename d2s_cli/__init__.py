@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from d2s_cli.diffusion.refiner import Refiner, load_refiner, training_loss
     from d2s_cli.diffusion.schedule import NoiseTable
     from d2s_cli.engine import inpaint, refine
-    from d2s_cli.evaluate import evaluate
+    from d2s_cli.evaluation import evaluate
     from d2s_cli.guides.registry import load_guide
 
 __version__ = "0.1.0"
@@ -22,7 +22,7 @@ _HOMES = {
     "training_loss": "d2s_cli.diffusion.refiner",
     "NoiseTable": "d2s_cli.diffusion.schedule",
     "load_guide": "d2s_cli.guides.registry",
-    "evaluate": "d2s_cli.evaluate",
+    "evaluate": "d2s_cli.evaluation",
     "inpaint": "d2s_cli.engine",
     "refine": "d2s_cli.engine",
 }

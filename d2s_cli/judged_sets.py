@@ -198,8 +198,7 @@ def _run_of(results: Path | None) -> Path | None:
     if results is not None:
         path = results / MANIFEST_NAME
         return path if path.is_file() else None
-    found = [path for path in (Path(MANIFEST_NAME), *Path().glob(f"*/{MANIFEST_NAME}"))]
-    found = [path for path in found if path.is_file()]
+    found = [p for p in (Path(MANIFEST_NAME), *Path().glob(f"*/{MANIFEST_NAME}")) if p.is_file()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
@@ -274,7 +273,7 @@ def _there(path: Path, manifest: Path) -> Path:
             return candidate
     raise InputError(
         f"{manifest} lists {path}, which is not there",
-        "call d2s where the run was started, or give folders: d2s evaluate RESULTS --reference TRUTH",
+        "call d2s where the run was started, or: d2s evaluate RESULTS --reference TRUTH",
     )
 
 

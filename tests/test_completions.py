@@ -111,6 +111,9 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     from d2s_cli.images.draw_masks import KINDS, MIX
     from d2s_cli.images.edit_masks import JOINS
     from d2s_cli.images.masks import POLARITIES, MaskSettings
+    from d2s_cli.images.picture_sets import PAIRINGS
+    from d2s_cli.metrics.presets import PRESETS as EVALUATION_PRESETS
+    from d2s_cli.metrics.scores import METRICS
     from d2s_cli.recipe import IF_EXISTS
     from d2s_cli.training.refiner import PRESETS
 
@@ -125,6 +128,9 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     for source in suggestions.MASK_SOURCES:
         MaskSettings(source=source + "FF00FF" * source.endswith("#"))
     assert set(suggestions.PRESETS) == set(PRESETS)
+    assert list(suggestions.METRICS) == list(METRICS)
+    assert list(suggestions.EVALUATION_PRESETS) == list(EVALUATION_PRESETS)
+    assert suggestions.PAIRINGS == PAIRINGS
 
 
 def processor_seconds(run: Callable[[], object], times: int = 5) -> float:

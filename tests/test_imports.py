@@ -24,7 +24,7 @@ LEVELS = {
     "batches": 5,
     "engine": 6,
     "judged_sets": 6,
-    "evaluate": 6,
+    "evaluation": 6,
     "doctor": 5,
     "training": 4,
     "cli": 7,

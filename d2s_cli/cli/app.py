@@ -15,6 +15,7 @@ from d2s_cli.cli.config import option_defaults, settings_files
 from d2s_cli.cli.console import print_error
 from d2s_cli.cli.doctor import doctor
 from d2s_cli.cli.guides import guides_app
+from d2s_cli.cli.evaluate import evaluate
 from d2s_cli.cli.inpaint import inpaint
 from d2s_cli.cli.mask import mask_app
 from d2s_cli.cli.refine import refine
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command(rich_help_panel="Restore", no_args_is_help=True)(inpaint)
 app.command(rich_help_panel="Restore", no_args_is_help=True)(refine)
 app.command(rich_help_panel="Judge", no_args_is_help=True)(compare)
+app.command(rich_help_panel="Judge")(evaluate)
 app.add_typer(mask_app, name="mask", rich_help_panel="Prepare")
 app.command(rich_help_panel="Prepare", no_args_is_help=True)(train)
 app.add_typer(guides_app, name="guides", rich_help_panel="Set up")

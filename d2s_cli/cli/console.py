@@ -43,9 +43,10 @@ class RunDisplay:
         mode: bar (for terminals), plain (a line every PLAIN_EVERY seconds), json (an object for
             each event), none, or auto: bar on a terminal, else plain.
         quiet: only warnings and failures.
+        doing: what is under way, in one word.
     """
 
-    def __init__(self, mode: str = "auto", quiet: bool = False) -> None:
+    def __init__(self, mode: str = "auto", quiet: bool = False, doing: str = "restoring") -> None:
         if mode not in PROGRESS_MODES:
             raise UsageError(f"unknown --progress {mode!r}", f"one of: {', '.join(PROGRESS_MODES)}")
         if mode == "auto":
@@ -57,7 +58,7 @@ class RunDisplay:
         self.task: Any = None
         if self.mode == "bar":
             self.bar = _progress_bar()
-            self.task = self.bar.add_task("restoring", total=None)
+            self.task = self.bar.add_task(doing, total=None)
 
     def __enter__(self) -> RunDisplay:
         if self.bar:

@@ -34,6 +34,24 @@ MASK_KINDS = (
     "mix",
 )
 JOINS = ("union", "intersect", "subtract")
+METRICS = (
+    "fid",
+    "kid",
+    "is",
+    "pids",
+    "uids",
+    "frechet",
+    "psnr",
+    "ssim",
+    "ssim-flat",
+    "ssim-padded",
+    "l1",
+    "lpips-alex",
+    "lpips-vgg",
+    "seam",
+)
+EVALUATION_PRESETS = ("mat", "tf", "pytorch-fid", "clean")
+PAIRINGS = ("name", "order")
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
 

@@ -99,6 +99,7 @@ def _factor(rows: Tensor) -> Tensor:
     system.diagonal().add_(1)
     raised = torch.finfo(torch.float32).eps * float(system.diagonal().sum())
     while True:  # float32 may lose the 1 beside large features: raise the diagonal until it holds
+        factor: Tensor
         factor, failed = torch.linalg.cholesky_ex(system)
         if not int(failed):
             return factor

@@ -125,7 +125,8 @@ def _with_spread(
 ) -> Score:
     if len(resampled) < 2:
         return Score(value, count, detail=detail)
-    return Score(value, count, *spread_interval(value, resampled), detail)
+    low, high = spread_interval(value, resampled)
+    return Score(value, count, low, high, detail)
 
 
 def _frechet_score(
@@ -176,7 +177,8 @@ def _ids_scores(
             sides = [outcome.taken_for_real, outcome.taken_for_fake]
             wrong = np.concatenate(sides).astype(np.float64)
         interval = mean_interval(wrong, resamples, seed)
-        found[name] = Score(float(wrong.mean()), count, *(interval or (None, None)))
+        low, high = interval or (None, None)
+        found[name] = Score(float(wrong.mean()), count, low, high)
     return found
 
 
@@ -232,7 +234,8 @@ def _mean_score(
     if len(finite) == 0:
         return Score(math.inf if detail.get("equal_pictures") else math.nan, 0, detail=detail)
     interval = mean_interval(finite, resamples, seed)
-    return Score(float(finite.mean()), len(finite), *(interval or (None, None)), detail)
+    low, high = interval or (None, None)
+    return Score(float(finite.mean()), len(finite), low, high, detail)
 
 
 def _bins(columns: dict[str, NDArray[np.float64]], shares: Sequence[float | None]) -> list[Bin]:
@@ -281,7 +284,8 @@ def _warnings(
         equal = max(s.detail.get("equal_pictures", 0) for n, s in scores.items() if "psnr" in n)
         if equal:
             found.append(
-                f"{equal} results equal their truth: their PSNR is infinite and left out of the mean"
+                f"{equal} results equal their truth: their PSNR is infinite, and left out of the"
+                " mean"
             )
     found += _file_warnings([one.facts for one in judged if one.facts])
     found += _agreement_warnings(items, judged)

@@ -1,12 +1,13 @@
 """THE path of judging: pictures -> features and per-picture values -> scores.
 
-Every picture is read once, in threads, while the networks work on those before it; sums stream. What
-each number means is in docs/evaluate.md. Nothing here prints; `report` is told what happens.
+Every picture is read once, in threads, while the networks work on those before it; sums stream.
+What each number means is in docs/evaluate.md. Nothing here prints; `report` is told what happens.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ from d2s_cli.runtime import Compute, pick
 DEFAULT_METRICS = ("psnr", "ssim", "l1")
 #: pictures whose features fit into less memory than a covariance are always kept
 FEW = 2048
+#: batches whose pictures are read while the networks work on those before
+AHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -349,14 +352,11 @@ class Evaluation:
             waiting = iter(chunks)
             try:
                 while True:
-                    while len(ahead) < 2 and (chunk := next(waiting, None)) is not None:
-                        ahead.append((chunk, [pool.submit(read, number) for number in chunk]))
+                    for following in itertools.islice(waiting, AHEAD - len(ahead)):
+                        ahead.append((following, [pool.submit(read, n) for n in following]))
                     if not ahead:
                         return
                     chunk, futures = ahead.pop(0)
-                    following = next(waiting, None)
-                    if following is not None:
-                        ahead.append((following, [pool.submit(read, n) for n in following]))
                     yield chunk, [future.result() for future in futures]
             finally:
                 for _, futures in ahead:
