@@ -17,19 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from d2s_cli.engine import Event, Report
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.convert import to_unit_range
 from d2s_cli.images.masks import MaskSettings
 from d2s_cli.judged_sets import Sets, find_sets
-from d2s_cli.metrics.distances import Features, Moments
 from d2s_cli.metrics.features import Extractor, InceptionFeatures, file_hash, load_features
 from d2s_cli.metrics.lpips import LPIPS, load_lpips
 from d2s_cli.metrics.pictures import Item, Judged, judge
 from d2s_cli.metrics.presets import Preset, find_preset
 from d2s_cli.metrics.scores import ALIASES, METRICS, Scores
+from d2s_cli.metrics.sides import Side, aligned
 from d2s_cli.metrics.statistics import (
     Statistics,
     cache_folder,
@@ -134,6 +133,8 @@ def evaluate(
         settings.recursive,
     )
     names = metric_names(metrics, settings.features is not None, sets.has_masks)
+    if not metrics and settings.save_stats is not None and not sets.has_reference:
+        names = []  # of one set there is nothing to compare; its statistics are what is wanted
     _check_needs(names, sets, settings)
     for note in sets.notes:
         report(Event("note", note))
@@ -302,7 +303,7 @@ class Evaluation:
     def _pass(self, truth_features: bool) -> Gathered:
         """One read of every picture of this rank's share; everything at the first rank."""
         items = self.sets.items if truth_features or self._reads_truths() else self._results_only()
-        mine = _Side.pair(self.keeps or len(items) <= FEW)
+        mine = Side.pair(self.keeps or len(items) <= FEW)
         values: dict[int, Judged] = {}
         chunks = [
             range(start, min(start + self.settings.batch, len(items)))
@@ -378,7 +379,7 @@ class Evaluation:
                 for (i, _), distance in zip(group, distances, strict=True):
                     judged[i].values[name] = distance
 
-    def _features(self, name: str, side: _Side, chunk: range, judged: Sequence[Judged]) -> None:
+    def _features(self, name: str, side: Side, chunk: range, judged: Sequence[Judged]) -> None:
         prepared = [(n, getattr(one, name)) for n, one in zip(chunk, judged, strict=True)]
         prepared = [(n, one) for n, one in prepared if one is not None]
         if prepared and self.extractor is not None:
@@ -387,7 +388,7 @@ class Evaluation:
     def _joined(self, items: Sequence[Item], parts: Sequence[Any]) -> Gathered:
         """What all ranks have, in the order of the items."""
         values: dict[int, Judged] = {}
-        sides = _Side.pair(keep=True)
+        sides = Side.pair(keep=True)
         for judged, found in parts:
             values |= judged
             for side in sides:
@@ -410,13 +411,15 @@ class Evaluation:
         truth = known["truth"] or fresh
         if fresh is not None and cached is not None and self.extractor is not None:
             self._keep(cached, fresh)
-        if self.settings.save_stats is not None:
-            if truth is None or self.extractor is None:
-                raise UsageError("--save-stats needs a reference of pictures", "give --reference")
-            write_statistics(self.settings.save_stats, truth, self.extractor)
+        if self.settings.save_stats is not None and self.extractor is not None:
+            saved = truth or results
+            assert saved is not None
+            write_statistics(self.settings.save_stats, saved, self.extractor)
         details = {}
         if self.extractor is not None and results is not None:
-            paired = self.sets.paired and len(gathered.items) == results.count
+            paired = self.sets.paired
+            if not paired and truth is not None and "pids" in self.names:
+                truth, paired = aligned(results, truth), True
             details = set_scores(
                 self.names, results, truth, self.extractor, self.preset,
                 self.settings.bootstrap or 0, self.settings.seed, paired,
@@ -460,44 +463,3 @@ class Evaluation:
             "batch": self.settings.batch,
             "versions": {name: version(name) for name in packages},
         }
-
-
-class _Side:
-    """Features of one side as they come: rows by item, or sums alone.
-
-    Args:
-        keep: keep the rows.
-    """
-
-    def __init__(self, keep: bool) -> None:
-        self.keep = keep
-        self.rows: dict[int, NDArray[np.float32]] = {}
-        self.sums: Moments | None = None
-
-    @classmethod
-    def pair(cls, keep: bool) -> dict[str, _Side]:
-        return {"result": cls(keep), "truth": cls(keep)}
-
-    def add(self, numbers: Sequence[int], features: Features) -> None:
-        if self.keep:
-            self.rows |= dict(zip(numbers, features, strict=True))
-            return
-        if self.sums is None:
-            self.sums = Moments(features.shape[1])
-        self.sums.add(features)
-
-    def merge(self, other: _Side) -> None:
-        """Take in what another rank has."""
-        self.rows |= other.rows
-        if other.sums is not None:
-            if self.sums is None:
-                self.sums = Moments(len(other.sums.mean))
-            self.sums.merge(other.sums)
-
-    def statistics(self, source: str, items: Sequence[Item]) -> Statistics | None:
-        """What came of it; None if nothing did."""
-        if self.rows:
-            order = sorted(self.rows)
-            features = np.stack([self.rows[n] for n in order])
-            return Statistics.of_features(features, source, [items[n].name for n in order])
-        return Statistics.of_moments(self.sums, source) if self.sums is not None else None

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from d2s_cli.metrics.scores import Scores
 
 SETS, NUMBERS, OUT, NETWORKS = "Pictures", "Numbers", "Output", "Networks"
+#: characters of a line that goes to a file
+WIDE = 200
 _CHECK = re.compile(r"\s*([a-z0-9-]+)\s*(<=|>=|<|>)\s*([-+0-9.eE]+)\s*(%?)\s*")
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -162,8 +164,8 @@ def evaluate(
             rich_help_panel=OUT,
             metavar="FILE.npz",
             show_default=False,
-            help="Write the statistics of the reference, for use as --reference; pytorch-fid reads"
-            " them too.",
+            help="Write the statistics of the reference (of RESULTS, if there is none), for use as"
+            " --reference; pytorch-fid reads them too.",
         ),
     ] = None,
     force: Annotated[
@@ -257,6 +259,8 @@ def evaluate(
         )
     if Ranks.join().first:
         _print(scores, as_json, csv, markdown)
+        if save_stats is not None and not quiet:
+            say(f"wrote {save_stats}")
     failed = [text for name, sign, limit, text in checks if _fails(scores, name, sign, limit)]
     for text in failed:
         say(f"check failed: {text}")
@@ -271,7 +275,7 @@ def _print(scores: Scores, as_json: bool, csv: bool, markdown: bool) -> None:
         print(scores.to_csv(), end="")
     elif markdown:
         print(scores.to_markdown(), end="")
-    else:
+    elif len(scores):
         _print_table(scores)
 
 
@@ -283,6 +287,8 @@ def _print_table(scores: Scores) -> None:
     from d2s_cli.metrics.scores import shown
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)  # a file has room for every column
     table = Table("metric", "value", "95 %", "pictures", box=box.SIMPLE_HEAD)
     for row in scores.table():
         table.add_row(*row)

@@ -95,7 +95,7 @@ def judge(
             "the reference must be the very pictures that were restored; nothing is stretched,"
             " since another filter changes every score",
         )
-    judged = Judged(facts=_facts(result or truth))
+    judged = Judged(facts=_facts(result, truth))
     first, second = (None if photo is None else to_8_bit(photo.rgb) for photo in (result, truth))
     hole = None
     photo = result or truth
@@ -149,11 +149,14 @@ def _seam_values(
     return values
 
 
-def _facts(photo: Photo | None) -> dict[str, Any]:
-    """Format, size and whether there is an alpha channel."""
-    if photo is None:
-        return {}
-    return {"format": photo.format, "size": photo.size, "alpha": has_alpha(photo.kind)}
+def _facts(result: Photo | None, truth: Photo | None) -> dict[str, Any]:
+    """Formats, size and whether there is an alpha channel."""
+    facts: dict[str, Any] = {}
+    if result is not None:
+        facts = {"format": result.format, "size": result.size, "alpha": has_alpha(result.kind)}
+    if truth is not None:
+        facts["truth_format"] = truth.format
+    return facts
 
 
 def _agreement(

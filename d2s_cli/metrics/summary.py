@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,8 +99,7 @@ def set_scores(
     if {"pids", "uids"} & set(names):
         wanted = [name for name in ("pids", "uids") if name in names]
         real, fake = _rows(truth, wanted[0]), _rows(results, wanted[0])
-        together = paired or (results.names is not None and results.names == truth.names)
-        if "pids" in wanted and not together:
+        if "pids" in wanted and not paired:
             raise UsageError(
                 "pids compares each result with its own truth, and these are not matched",
                 "give two folders of one naming, or try: --metric uids",
@@ -145,7 +144,8 @@ def _frechet_score(
         # matched pictures are drawn together, or the spread would be that of unmatched sets
         chosen = zip(pairs, pairs if together else others, strict=True)
         resampled = np.array([frechet_of_features(fake[i], real[j], ddof) for i, j in chosen])
-    return _with_spread(value, results.count or 0, resampled, detail)
+    score = _with_spread(value, results.count or 0, resampled, detail)
+    return score if score.low is None else replace(score, low=max(score.low, 0.0))
 
 
 def _kernel_score(
@@ -300,6 +300,10 @@ def _file_warnings(facts: Sequence[dict[str, Any]]) -> list[str]:
         found.append(
             f"{lossy} of {len(facts)} results are JPEG: its loss changes every score; write PNG"
         )
+    truths = Counter(fact["truth_format"] for fact in facts if "truth_format" in fact)
+    if truths and formats and set(truths) != set(formats):
+        sides = [" and ".join(sorted(names)) for names in (formats, truths)]
+        found.append(f"results are {sides[0]}, the reference is {sides[1]}: compare like with like")
     if len(formats) > 1:
         listed = ", ".join(f"{count} {name}" for name, count in sorted(formats.items()))
         found.append(f"results are of mixed formats: {listed}")

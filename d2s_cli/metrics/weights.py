@@ -89,7 +89,7 @@ def metric_weights(name: str, given: Path | None = None) -> Path:
     file = wanted.files[0] if wanted.files[0].endswith(".pth") else wanted.files[-1]
     raise WeightsError(
         f"no weights for {name} ({wanted.what}): looked in {folder} for {file}",
-        f"fetch them:        d2s weights pull {name}\n"
+        f"fetch them:        d2s weights pull {name.removesuffix('-trunk')}\n"
         f"or take a file in: d2s weights import {file}\n"
         f"or name it:        --metric-weights {name}=FILE",
     )
