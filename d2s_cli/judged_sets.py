@@ -156,7 +156,7 @@ def _with_masks(
             f"no masks at {masks}", "try: --masks FOLDER, white where pixels were made"
         )
     if pair == "order" and masks.is_dir():
-        found = find_set(masks).paths
+        found = find_set(masks, masks=True).paths
         if len(found) < len(items):
             raise InputError(
                 f"{len(found)} masks in {masks} for {len(items)} pictures",

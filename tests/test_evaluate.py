@@ -124,8 +124,8 @@ def test_the_python_function_gives_the_same(sets: Path, network: Path) -> None:
     assert scores.preset == "mat"
     assert callable(d2s_cli.evaluate)  # and stays the function once its module is loaded
     document = report(
-        "results", "-R", "truth", "--features", f"torchscript:{network}", "-M", "frechet", "-M", "kid",
-        "-M", "uids", "-M", "pids", "--bootstrap", 20,
+        "results", "-R", "truth", "--features", f"torchscript:{network}", "--bootstrap", 20,
+        "-M", "frechet", "-M", "kid", "-M", "uids", "-M", "pids",
     )  # fmt: skip
     for name, value in scores.items():
         assert document["scores"][name]["value"] == pytest.approx(value, rel=1e-6, abs=1e-9)

@@ -18,6 +18,7 @@ from d2s_cli.metrics.distances import (
     Moments,
     frechet_distance,
     frechet_of_features,
+    frechet_to_moments,
     inception_score,
     kernel_distance,
     root_trace,
@@ -67,6 +68,8 @@ def test_both_ways_to_the_frechet_distance_agree(
     streamed = frechet_distance(*moments)
     scale = float(sum(side.covariance(ddof).trace() for side in sides))
     assert frechet_of_features(a, b, ddof) == pytest.approx(streamed, abs=2e-6 * scale)
+    mixed = frechet_to_moments(a, *moments[2:], ddof)
+    assert mixed == pytest.approx(streamed, abs=2e-6 * scale)
 
 
 @QUICK

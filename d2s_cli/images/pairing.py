@@ -53,10 +53,13 @@ class Plan:
     folder: Path | None
 
 
-def find_images(inputs: Sequence[Path], recursive: bool = False) -> list[tuple[Path, Path | None]]:
+def find_images(
+    inputs: Sequence[Path], recursive: bool = False, masks: bool = False
+) -> list[tuple[Path, Path | None]]:
     """Pictures named or found in folders, with the folder they were found in (None if named).
 
     A file that is named as another picture's mask is a mask and no input; so is all in `masks/`.
+    With `masks`, these are wanted too.
 
     Raises:
         InputError: an input is not there, or nothing was found.
@@ -67,7 +70,7 @@ def find_images(inputs: Sequence[Path], recursive: bool = False) -> list[tuple[P
             walk = sorted(path.rglob("*") if recursive else path.iterdir())
             files = [f for f in walk if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()]
             known = {(f.parent, f.stem) for f in files}
-            found += [(f, path) for f in files if not _is_mask(f, known)]
+            found += [(f, path) for f in files if masks or not _is_mask(f, known)]
         elif path.is_file():
             found.append((path, None))
         else:

@@ -34,11 +34,16 @@ class PictureSet:
         return len(self.paths)
 
 
-def find_set(source: Path, recursive: bool = False) -> PictureSet:
+def find_set(source: Path, recursive: bool = False, masks: bool = False) -> PictureSet:
     """The pictures of a folder or list file, or one picture.
 
     Folders are read in the order of their names, lists in their own. Lines of a list are paths,
     from the list's folder or the working one; empty lines and those that begin with # are skipped.
+
+    Args:
+        source: what the user named.
+        recursive: go into subfolders.
+        masks: these are masks; else pictures that are named as another one's mask are left out.
 
     Raises:
         InputError: nothing there, nothing in it, or a line that names no file.
@@ -46,7 +51,7 @@ def find_set(source: Path, recursive: bool = False) -> PictureSet:
     if source.is_file() and source.suffix.lower() in LIST_SUFFIXES:
         paths = _read_list(source)
         return PictureSet(source, tuple(paths), tuple(str(p.with_suffix("").name) for p in paths))
-    found = find_images([source], recursive)
+    found = find_images([source], recursive, masks)
     names = [
         path.relative_to(below).with_suffix("").as_posix() if below else path.stem
         for path, below in found

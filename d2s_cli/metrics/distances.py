@@ -141,6 +141,30 @@ def root_trace(cov_a: Tensor, cov_b: Tensor) -> float:
     return float(torch.linalg.eigvalsh(product).clamp(min=0).sqrt().sum())
 
 
+def frechet_to_moments(rows: Features, mean: Tensor, cov: Tensor, ddof: int) -> float:
+    """Squared Frechet distance of few features N x D to a Gaussian.
+
+    The rows, centred, are the factor of their own covariance: N x N instead of D x D numbers.
+
+    Raises:
+        InputError: numbers that are none, or fewer than 2 rows.
+    """
+    own_mean, centred = _centred(rows, ddof)
+    roots = torch.linalg.eigvalsh(centred @ cov @ centred.T).clamp(min=0).sqrt().sum()
+    away = own_mean - mean
+    return float(away @ away + centred.square().sum() + cov.trace() - 2 * roots)
+
+
+def _centred(features: Features, ddof: int) -> tuple[Tensor, Tensor]:
+    """Mean D, and rows N x D whose Gram matrix is the covariance."""
+    check_finite(features)
+    if len(features) < 2:
+        raise InputError(f"{len(features)} picture(s) have no covariance", "give at least 2")
+    rows = torch.from_numpy(np.asarray(features)).double()
+    mean = rows.mean(dim=0)
+    return mean, (rows - mean) / (len(rows) - ddof) ** 0.5
+
+
 def frechet_of_features(a: Features, b: Features, ddof: int) -> float:
     """Squared Frechet distance of two sets of features, N x D and M x D.
 
@@ -158,18 +182,11 @@ def frechet_of_features(a: Features, b: Features, ddof: int) -> float:
         moments = Moments.of(a), Moments.of(b)
         (mean_a, cov_a), (mean_b, cov_b) = ((m.mean, m.covariance(ddof)) for m in moments)
         return frechet_distance(mean_a, cov_a, mean_b, cov_b)
-    for features in (a, b):
-        check_finite(features)
-        if len(features) < 2:
-            raise InputError(f"{len(features)} picture(s) have no covariance", "give at least 2")
-    rows = [torch.from_numpy(np.asarray(features)).double() for features in (a, b)]
-    means = [row.mean(dim=0) for row in rows]
-    centred = [
-        (row - mean) / (len(row) - ddof) ** 0.5 for row, mean in zip(rows, means, strict=True)
-    ]
-    away = means[0] - means[1]
-    roots = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
-    return float(away @ away + sum(c.square().sum() for c in centred) - 2 * roots)
+    (mean_a, rows_a), (mean_b, rows_b) = (_centred(features, ddof) for features in (a, b))
+    away = mean_a - mean_b
+    roots = torch.linalg.svdvals(rows_a @ rows_b.T).sum()
+    traces = rows_a.square().sum() + rows_b.square().sum()
+    return float(away @ away + traces - 2 * roots)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,13 @@ import torch
 from torch import Tensor
 
 from d2s_cli.errors import InputError
-from d2s_cli.metrics.distances import Features, Moments, frechet_distance, frechet_of_features
+from d2s_cli.metrics.distances import (
+    Features,
+    Moments,
+    frechet_distance,
+    frechet_of_features,
+    frechet_to_moments,
+)
 from d2s_cli.metrics.features import Extractor, file_hash
 
 #: changes when features of the same pictures would come out differently
@@ -93,6 +99,9 @@ def frechet(results: Statistics, reference: Statistics, ddof: int) -> float:
         )
     if results.features is not None and reference.features is not None:
         return frechet_of_features(results.features, reference.features, ddof)
+    for few, other in ((results, reference), (reference, results)):
+        if few.features is not None and len(few.features) <= few.dimensions:
+            return frechet_to_moments(few.features, *other.moments(ddof), ddof)
     return frechet_distance(*results.moments(ddof), *reference.moments(ddof))
 
 
