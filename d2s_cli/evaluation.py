@@ -37,7 +37,7 @@ from d2s_cli.metrics.statistics import (
     read_statistics,
     write_statistics,
 )
-from d2s_cli.metrics.summary import Gathered, set_scores, summarise
+from d2s_cli.metrics.summary import NEED_ROWS, Gathered, rows_of, set_scores, summarise
 from d2s_cli.metrics.weights import FILES, metric_weights
 from d2s_cli.ranks import Ranks
 from d2s_cli.runtime import Compute, pick
@@ -211,7 +211,7 @@ class Evaluation:
         self.warnings: list[str] = []
         needs = {METRICS[name].needs for name in names}
         self.compares_sets = bool(needs & {"features", "paired features"})
-        self.keeps = bool({"kid", "is", "pids", "uids"} & set(names)) or bool(settings.bootstrap)
+        self.keeps = bool(set(NEED_ROWS) & set(names)) or bool(settings.bootstrap)
         self.extractor = self._extractor(self.compares_sets or "own features" in needs)
         self.lpips = {
             name: self._lpips(name.removeprefix("lpips-"))
@@ -224,6 +224,10 @@ class Evaluation:
         """The scores, on every rank."""
         known = {"result": self._given(self.sets.results), "truth": self._given(self.sets.truth)}
         wants_truth = self.compares_sets or self.settings.save_stats is not None
+        for side in known.values():
+            for name in NEED_ROWS:
+                if side is not None and name in self.names:
+                    rows_of(side, name)  # what is missing is said before hours of work
         cached = None
         if known["truth"] is None and wants_truth and self.extractor is not None:
             cached = self._cached()

@@ -80,7 +80,7 @@ def set_scores(
     count = results.count or 0
     found: dict[str, Score] = {}
     if "is" in names:
-        logits = extractor.logits(_rows(results, "is"))
+        logits = extractor.logits(rows_of(results, "is"))
         score = inception_score(logits, preset.splits, preset.shuffle)
         resampled = resampled_scores(
             lambda rows: inception_score(logits[rows], preset.splits).mean, count, resamples, seed
@@ -94,11 +94,11 @@ def set_scores(
             found[name] = _frechet_score(results, truth, preset.ddof, resamples, seed)
     if "kid" in names:
         found["kid"] = _kernel_score(
-            _rows(results, "kid"), _rows(truth, "kid"), preset, resamples, seed
+            rows_of(results, "kid"), rows_of(truth, "kid"), preset, resamples, seed
         )
     if {"pids", "uids"} & set(names):
         wanted = [name for name in ("pids", "uids") if name in names]
-        real, fake = _rows(truth, wanted[0]), _rows(results, wanted[0])
+        real, fake = rows_of(truth, wanted[0]), rows_of(results, wanted[0])
         if "pids" in wanted and not paired:
             raise UsageError(
                 "pids compares each result with its own truth, and these are not matched",
@@ -109,7 +109,12 @@ def set_scores(
     return {name: found[name] for name in names if name in found}
 
 
-def _rows(statistics: Statistics, metric: str) -> Features:
+#: scores that mean and covariance do not suffice for
+NEED_ROWS = ("kid", "is", "pids", "uids")
+
+
+def rows_of(statistics: Statistics, metric: str) -> Features:
+    """The features of every picture; UsageError if there are mean and covariance alone."""
     if statistics.features is None:
         raise UsageError(
             f"{metric} needs the features of every picture, and {statistics.source} has mean and"
@@ -137,7 +142,7 @@ def _frechet_score(
         value = 0.0  # rounding of equal sets
     resampled = np.empty(0)
     if resamples:
-        fake, real = _rows(results, "the interval of fid"), _rows(truth, "the interval of fid")
+        fake, real = rows_of(results, "the interval of fid"), rows_of(truth, "the interval of fid")
         others = draws(len(real), resamples, seed + 1)
         together = len(real) == len(fake) and results.names == truth.names
         pairs = draws(len(fake), resamples, seed)
