@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from conftest import photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2s_cli.errors import InputError, WeightsError
+from d2s_cli.errors import InputError
 from d2s_cli.metrics import pixels
 from d2s_cli.metrics.distances import (
     Moments,
@@ -29,7 +28,6 @@ from d2s_cli.metrics.inception import SIDE, prepare
 from d2s_cli.metrics.intervals import mean_interval, spread_interval
 from d2s_cli.metrics.presets import PRESETS
 from d2s_cli.metrics.products import between_triangles, gram
-from d2s_cli.weights.torchscript import is_torchscript, read_torchscript
 
 QUICK = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -243,22 +241,3 @@ def test_intervals_hold_the_mean_about_as_often_as_they_say() -> None:
     low, high = spread_interval(5.0, rng.normal(7, 1, 1000))
     assert low + high == pytest.approx(10)
     assert high - low == pytest.approx(2 * 1.96, rel=0.1)
-
-
-def test_only_numbers_are_read_from_torchscript(tmp_path: Path) -> None:
-    import pickle
-    import zipfile
-
-    class Runs:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (__import__("os").mkdir, (str(tmp_path / "ran"),))
-
-    for name, content in (("evil", pickle.dumps(Runs())), ("cut", b"\x80\x02")):
-        path = tmp_path / f"{name}.pt"
-        with zipfile.ZipFile(path, "w") as file:
-            file.writestr(f"{name}/data.pkl", content)
-            file.writestr(f"{name}/code/x.py", "")
-        assert is_torchscript(path)
-        with pytest.raises(WeightsError, match="run code" if name == "evil" else "damaged"):
-            read_torchscript(path)
-    assert not (tmp_path / "ran").exists()

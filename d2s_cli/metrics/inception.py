@@ -24,7 +24,6 @@ from d2s_cli.errors import WeightsError
 from d2s_cli.metrics.presets import Preset
 from d2s_cli.runtime import channels_last
 from d2s_cli.weights.reading import read_weights
-from d2s_cli.weights.torchscript import is_torchscript, read_torchscript
 
 #: side of what the network sees
 SIDE = 299
@@ -218,10 +217,7 @@ def load_inception(path: Path, device: torch.device | None = None) -> FIDIncepti
     Raises:
         WeightsError: unreadable, or another network.
     """
-    if is_torchscript(path):
-        tensors = {pth_name(k): v for k, v in read_torchscript(path).items()}
-    else:
-        tensors = read_weights(path)[0]
+    tensors = {pth_name(key): value for key, value in read_weights(path)[0].items()}
     with torch.device("meta"):
         network = FIDInception()
     wanted = network.state_dict()
@@ -244,7 +240,7 @@ def _refuse_other_network(
     missing = [key for key in wanted if key not in state]
     other = [key for key in state if state[key].shape != wanted[key].shape]
     if missing or other:
-        what = f"no {missing[0]}" if missing else f"{other[0]} of another shape"
+        what = f"{other[0]} of another shape" if other else f"no {missing[0]}"
         raise WeightsError(
             f"{path} is not the Inception network of FID: {what}",
             "wanted: pt_inception-2015-12-05-6726825d.pth (torchvision's inception_v3 is another"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from d2s_cli.errors import WeightsError
-
-#: names another folder than the platform's
-FOLDER_VARIABLE = "D2S_WEIGHTS_DIR"
+from d2s_cli.weights.store import store_folder
 
 
 @dataclass(frozen=True)
@@ -58,15 +55,6 @@ FILES = {
 }
 
 
-def weights_folder() -> Path:
-    """Where fetched and imported weights are kept."""
-    if given := os.environ.get(FOLDER_VARIABLE):
-        return Path(given)
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("d2s", appauthor=False)) / "weights"
-
-
 def metric_weights(name: str, given: Path | None = None) -> Path:
     """The file of a metric's weights.
 
@@ -82,14 +70,14 @@ def metric_weights(name: str, given: Path | None = None) -> Path:
         if not given.is_file():
             raise WeightsError(f"no weights file at {given}", f"wanted: {wanted.what}")
         return given
-    folder = weights_folder()
-    for path in (folder / file for file in wanted.files):
+    folder, entry = store_folder(), name.removesuffix("-trunk")
+    for path in (place / file for place in (folder / entry, folder) for file in wanted.files):
         if path.is_file():
             return path
     file = wanted.files[0] if wanted.files[0].endswith(".pth") else wanted.files[-1]
     raise WeightsError(
         f"no weights for {name} ({wanted.what}): looked in {folder} for {file}",
-        f"fetch them:        d2s weights pull {name.removesuffix('-trunk')}\n"
+        f"fetch them:        d2s weights pull {entry}\n"
         f"or take a file in: d2s weights import {file}\n"
         f"or name it:        --metric-weights {name}=FILE",
     )
