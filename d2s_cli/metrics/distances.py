@@ -23,6 +23,8 @@ Numbers = NDArray[np.float64]
 
 #: features are folded into the sums in blocks of this many rows
 BLOCK = 512
+#: kernels of up to this many pictures are held whole
+WHOLE_KERNELS = 4096
 
 
 class Moments:
@@ -220,19 +222,31 @@ def kernel_distance(
     if size < 2:
         raise InputError("the kernel distance needs at least 2 pictures in each set")
     rng = np.random.RandomState(seed)
-    distances = []
-    for _ in range(subsets):
-        x = fake[rng.choice(len(fake), size, replace=False)]
-        y = real[rng.choice(len(real), size, replace=False)]
-        distances.append(_squared_mmd(x.astype(np.float64), y.astype(np.float64)))
+    drawn = [
+        [rng.choice(len(side), size, replace=False) for side in (fake, real)]
+        for _ in range(subsets)
+    ]
+    x, y = fake.astype(np.float64), real.astype(np.float64)
+    if max(len(x), len(y)) <= WHOLE_KERNELS and max(len(x), len(y)) ** 2 < subsets * size**2:
+        # pairs are drawn many times over: each kernel is computed once
+        whole = _kernel(x, x), _kernel(y, y), _kernel(x, y)
+        distances = [
+            _squared_mmd(whole[0][np.ix_(i, i)], whole[1][np.ix_(j, j)], whole[2][np.ix_(i, j)])
+            for i, j in drawn
+        ]
+    else:
+        distances = [
+            _squared_mmd(_kernel(x[i], x[i]), _kernel(y[j], y[j]), _kernel(x[i], y[j]))
+            for i, j in drawn
+        ]
     return Kernel(float(np.mean(distances)), float(np.std(distances)), size, subsets)
 
 
-def _squared_mmd(x: Numbers, y: Numbers) -> float:
-    """Unbiased, of two sets of equal size."""
-    n = len(x)
-    same = sum(k.sum() - np.trace(k) for k in (_kernel(x, x), _kernel(y, y)))
-    return float(same / (n * (n - 1)) - 2 * _kernel(x, y).mean())
+def _squared_mmd(within_x: Numbers, within_y: Numbers, across: Numbers) -> float:
+    """Unbiased, of two sets of equal size, from their kernels."""
+    n = len(across)
+    same = sum(kernel.sum() - np.trace(kernel) for kernel in (within_x, within_y))
+    return float(same / (n * (n - 1)) - 2 * across.mean())
 
 
 def _kernel(x: Numbers, y: Numbers) -> Numbers:
