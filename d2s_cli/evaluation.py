@@ -24,7 +24,7 @@ from d2s_cli.images.convert import to_unit_range
 from d2s_cli.images.masks import MaskSettings
 from d2s_cli.judged_sets import Sets, find_sets
 from d2s_cli.metrics.features import Extractor, InceptionFeatures, file_hash, load_features
-from d2s_cli.metrics.lpips import LPIPS, load_lpips
+from d2s_cli.metrics.lpips import LPIPS, lacking, load_lpips, read_parts
 from d2s_cli.metrics.pictures import Item, Judged, judge
 from d2s_cli.metrics.presets import Preset, find_preset
 from d2s_cli.metrics.scores import ALIASES, METRICS, Scores
@@ -248,18 +248,19 @@ class Evaluation:
         return InceptionFeatures(path, self.preset, self.compute.device)
 
     def _lpips(self, net: str) -> LPIPS:
+        """The distance, from one file with heads and trunk or from two."""
         name = f"lpips-{net}"
-        return load_lpips(net, self._files(name), self.compute.device)
+        tensors = read_parts(self._files(name))
+        for part in lacking(tensors):
+            missing = f"{name}-trunk" if part == "trunk" else name
+            tensors |= read_parts(self._files(missing, installed=part == "heads"))
+        return load_lpips(net, tensors, self.compute.device)
 
-    def _files(self, name: str) -> list[Path]:
-        """Files of weights: those given, else those in the weights folder."""
-        given = self.settings.metric_weights.get(name, [])
+    def _files(self, name: str, installed: bool = False) -> list[Path]:
+        """Files of weights: those given (unless only `installed` ones are asked for), else the one
+        in the weights folder."""
+        given = [] if installed else self.settings.metric_weights.get(name, [])
         paths = [metric_weights(name, path) for path in given] or [metric_weights(name)]
-        trunk = f"{name}-trunk"
-        whole = len(given) > 1 or any(path.stem.startswith("lpips-") for path in paths)
-        if trunk in FILES and not whole:
-            given = self.settings.metric_weights.get(trunk, [])
-            paths += [metric_weights(trunk, path) for path in given] or [metric_weights(trunk)]
         published = {file.sha256 for file in FILES.values()}
         for path in paths:
             digest = file_hash(path)

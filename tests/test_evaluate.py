@@ -168,6 +168,34 @@ def test_missing_weights_exit_5_and_say_what_to_type(sets: Path) -> None:
         assert "d2s weights import" in found.hint
 
 
+def test_lpips_takes_its_parts_from_wherever_they_are(sets: Path) -> None:
+    trunk = {}
+    shapes = {
+        0: (64, 3, 11),
+        3: (192, 64, 5),
+        6: (384, 192, 3),
+        8: (256, 384, 3),
+        10: (256,) * 2 + (3,),
+    }
+    for number, (outputs, inputs, side) in shapes.items():
+        trunk[f"features.{number}.weight"] = torch.randn(outputs, inputs, side, side) / side
+        trunk[f"features.{number}.bias"] = torch.zeros(outputs)
+    widths = [shape[0] for shape in shapes.values()]
+    heads = {f"lin{i}.model.1.weight": torch.ones(1, w, 1, 1) / w for i, w in enumerate(widths)}
+    torch.save(trunk, "trunk.pth")
+    torch.save(heads, "heads.pth")
+    torch.save(trunk | heads, "both.pth")
+    words = ("results", "-R", "truth", "-M", "lpips", "--metric-weights")
+    whole = report(*words, "both.pth")["scores"]["lpips-alex"]["value"]
+    assert whole > 0
+    parts = report(*words, "trunk.pth", "--metric-weights", "heads.pth")
+    assert parts["scores"]["lpips-alex"]["value"] == pytest.approx(whole)
+    assert "no weights for lpips-alex-trunk" in error_of(*words, "heads.pth").message
+    (sets / "weights").mkdir()
+    (sets / "heads.pth").rename(sets / "weights/alex.pth")
+    assert report(*words, "lpips-alex=trunk.pth")["scores"] == parts["scores"]
+
+
 def test_the_last_run_is_judged_by_its_manifest(sets: Path, weights: Path) -> None:  # noqa: F811
     run = d2s(
         "inpaint", "truth", "-m", "masks", "-o", "out", "-w", weights, "--guide", "telea", "-q"

@@ -26,7 +26,7 @@ from d2s_cli.metrics.distances import (
 )
 from d2s_cli.metrics.ids import discriminate, fit_plane
 from d2s_cli.metrics.inception import FIDInception, load_inception, prepare, pth_name
-from d2s_cli.metrics.lpips import TRUNKS, load_lpips
+from d2s_cli.metrics.lpips import TRUNKS, lacking, load_lpips, read_parts
 from d2s_cli.metrics.presets import PRESETS
 
 Arrays = dict[str, NDArray[np.float64]]
@@ -265,7 +265,10 @@ def test_lpips_is_the_published_one(net: str, tmp_path: Path) -> None:
     heads = published_heads(net)
     assert heads is not None
     torch.save(trunk(net), tmp_path / "trunk.pth")
-    network, golden = load_lpips(net, [heads, tmp_path / "trunk.pth"]), arrays("images.npz")
+    network, golden = (
+        load_lpips(net, read_parts([heads, tmp_path / "trunk.pth"])),
+        arrays("images.npz"),
+    )
     for i in range(3):
         pair = (to_unit_range(golden[f"{side}{i}"].astype(np.uint8)[None]) for side in "ab")
         assert float(network(*pair)) == pytest.approx(float(golden[f"lpips_{net}_{i}"]), abs=1e-7)
@@ -279,7 +282,7 @@ def test_lpips_layers_are_the_published_ones(net: str, tmp_path: Path) -> None:
         width = len(tensors[f"features.{numbers[-1]}.bias"])
         tensors[f"lin{stage}.model.1.weight"] = torch.full((1, width, 1, 1), 1.0)
     torch.save(tensors, tmp_path / "both.pth")
-    network = load_lpips(net, [tmp_path / "both.pth"])
+    network = load_lpips(net, read_parts([tmp_path / "both.pth"]))
     golden = arrays("images.npz")
     a, b = (to_unit_range(golden[f"{side}2"].astype(np.uint8)[None]) for side in "ab")
     with torch.inference_mode():
@@ -293,12 +296,15 @@ def test_lpips_layers_are_the_published_ones(net: str, tmp_path: Path) -> None:
 
 
 def test_heads_and_trunk_must_belong_together(tmp_path: Path) -> None:
-    torch.save(trunk("alex"), tmp_path / "trunk.pth")
     heads = {f"lin{i}.model.1.weight": torch.ones(1, 64, 1, 1) for i in range(5)}
-    torch.save(heads, tmp_path / "heads.pth")
+    whole = {key.replace("features.", "net.slice1."): v for key, v in trunk("alex").items()}
+    torch.save(whole | {"scaling_layer.shift": torch.zeros(3)}, tmp_path / "module.pth")
+    assert read_parts([tmp_path / "module.pth"]).keys() == trunk("alex").keys()
+    assert lacking(trunk("alex")) == ["heads"]
+    assert lacking(heads) == ["trunk"]
     with pytest.raises(WeightsError, match="lack their linear heads"):
-        load_lpips("alex", [tmp_path / "trunk.pth"])
+        load_lpips("alex", trunk("alex"))
     with pytest.raises(WeightsError, match="lack their trunk"):
-        load_lpips("alex", [tmp_path / "heads.pth"])
+        load_lpips("alex", heads)
     with pytest.raises(WeightsError, match="do not belong together: lin1 has 64 channels"):
-        load_lpips("alex", [tmp_path / "heads.pth", tmp_path / "trunk.pth"])
+        load_lpips("alex", heads | trunk("alex"))

@@ -7,7 +7,8 @@ weights: "features.0.weight", ...), or both in one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 #: added to the length of a feature vector before it is divided by it
 TINY = 1e-10
+_SLICE = re.compile(r"^net\.slice\d+\.")
 
 
 @dataclass(frozen=True)
@@ -127,18 +129,39 @@ class LPIPS(nn.Module):
         return total
 
 
-def load_lpips(net: str, paths: Iterable[Path], device: torch.device | None = None) -> LPIPS:
-    """The distance with the numbers of published files.
+def read_parts(paths: Iterable[Path]) -> dict[str, Tensor]:
+    """Heads and trunk in files, by their published names; the rest of a trunk is left out.
+
+    A whole module of the `lpips` package has its trunk as "net.slice1.0.weight", with the same
+    numbers of layers.
+
+    Raises:
+        WeightsError: unreadable.
+    """
+    found: dict[str, Tensor] = {}
+    for path in paths:
+        for key, value in read_weights(path)[0].items():
+            name = _SLICE.sub("features.", key)
+            if name.startswith(("features.", "lin")):
+                found[name] = value
+    return found
+
+
+def lacking(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Which of "heads" and "trunk" are not among the tensors."""
+    starts = {"heads": "lin0.", "trunk": "features."}
+    return [part for part, start in starts.items() if not any(k.startswith(start) for k in tensors)]
+
+
+def load_lpips(net: str, tensors: dict[str, Tensor], device: torch.device | None = None) -> LPIPS:
+    """The distance, ready to run.
 
     Args:
         net: "alex" or "vgg".
-        paths: heads and trunk, in any order, or one file with both.
+        tensors: heads and trunk, see `read_parts`.
         device: where it runs.
 
     Raises:
-        WeightsError: unreadable, or not what is needed.
+        WeightsError: not what is needed.
     """
-    tensors: dict[str, Tensor] = {}
-    for path in paths:
-        tensors |= read_weights(path)[0]
     return LPIPS(net, tensors).to(device or torch.device("cpu")).eval().requires_grad_(False)
