@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def _with_masks(
     else:
         chosen = [_mask_of(item, masks, results) for item in items]
     return [
-        Item(item.name, item.result, item.truth, mask, settings)
+        replace(item, mask=mask, mask_settings=settings)
         for item, mask in zip(items, chosen, strict=True)
     ]
 
@@ -247,7 +247,7 @@ def _truth_of(item: Item, image: Path, truths: Path) -> Path:
 
 
 def _with_truth(item: Item, truth: Path) -> Item:
-    return Item(item.name, item.result, truth, item.mask, item.mask_settings)
+    return replace(item, truth=truth)
 
 
 def _item(
@@ -262,8 +262,7 @@ def _item(
         return Item(result.stem, result, None, found[0], settings)
     recorded = entry["settings"].get("mask_settings", {})
     how = MaskSettings(**recorded)
-    # a hole that the picture marked itself is read from the input, which may not be there any more
-    return Item(result.stem, result, None, _there(mask, manifest), how)
+    return Item(result.stem, result, None, _there(mask, manifest), how, marked=mask == image)
 
 
 def _there(path: Path, manifest: Path) -> Path:
@@ -281,7 +280,7 @@ def _are_whole(items: list[Item], inputs: list[Path]) -> bool:
     """True if the edges of holes cannot be seen in the inputs: they were drawn into masks alone."""
     visible = []
     for item, path in list(zip(items, inputs, strict=True))[:LOOKED_AT]:
-        if item.mask is None or not path.is_file() or item.mask == path:
+        if item.mask is None or item.marked or not path.is_file():
             return False
         photo = read_photo(path)
         found = seam(photo.rgb, read_mask(item.mask, photo, item.mask_settings).hole)

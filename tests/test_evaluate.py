@@ -229,6 +229,19 @@ def test_a_run_on_damaged_pictures_asks_for_the_truth(sets: Path, weights: Path)
     assert changed == []  # known pixels of the inputs are those of the results
 
 
+def test_holes_that_pictures_mark_themselves_are_found(sets: Path, weights: Path) -> None:  # noqa: F811
+    (sets / "clear").mkdir()
+    for i in range(COUNT):
+        alpha = 255 - rgb(sets / f"masks/p{i}.png")[..., :1]
+        picture = np.concatenate([rgb(sets / f"truth/p{i}.png"), alpha], axis=2)
+        Image.fromarray(picture).save(sets / f"clear/p{i}.png")
+    words = ("clear", "-o", "out", "-w", weights, "--guide", "telea", "-q")
+    assert d2s("inpaint", *words).exit_code == 0
+    found = report("--metric", "psnr", "-R", "truth")
+    given = report("out", "-R", "truth", "--masks", "masks", "-M", "psnr")
+    assert found["scores"] == given["scores"]
+
+
 def test_nothing_to_judge_says_what_to_type(sets: Path) -> None:
     found = error_of("--metric", "psnr")
     assert found.exit_code == 2
@@ -322,6 +335,8 @@ def test_odd_pictures_are_warned_about(sets: Path) -> None:
         "warnings"
     ]
     assert any("in 5 of 5" in warning for warning in warnings)
+    words = ("results", "-R", "truth", "--masks", "masks", "--polarity", "auto")
+    assert "masks/p0.png: white is taken as the hole" in d2s("evaluate", *words).stderr
     for i in range(COUNT):
         scene = Image.fromarray(rgb(sets / f"truth/p{i}.png") ^ 1)
         scene.save(sets / f"truth/p{i}.png")

@@ -37,7 +37,7 @@ def evaluate(
         typer.Argument(
             help="Folder of results, list file (.txt), picture, or .npz statistics. Without it, the"
             " last run in this folder, by its manifest.",
-            metavar="[RESULTS]",
+            metavar="RESULTS",
             show_default=False,
         ),
     ] = None,

@@ -38,6 +38,7 @@ class Item:
         result, truth: the files; either may be missing.
         mask: of the hole.
         mask_settings: how it is read.
+        marked: the mask is a damaged picture that marks its own hole by alpha or a key colour.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Item:
     truth: Path | None = None
     mask: Path | None = None
     mask_settings: MaskSettings = field(default_factory=MaskSettings)
+    marked: bool = False
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Judged:
     Attributes:
         values: per-picture scores by name; NaN where not defined.
         facts: what warnings are made of, see `_facts`.
+        notes: what was decided about the mask, and what is odd about it.
         hole_share: of the picture, None without mask.
         result, truth: prepared for the network of features, where wanted.
         pair: the pictures themselves, where a network compares them.
@@ -61,6 +64,7 @@ class Judged:
 
     values: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     hole_share: float | None = None
     result: Tensor | None = None
     truth: Tensor | None = None
@@ -100,7 +104,9 @@ def judge(
     hole = None
     photo = result or truth
     if item.mask is not None and photo is not None:
-        hole = read_mask(item.mask, photo, item.mask_settings).hole
+        owner = read_photo(item.mask) if item.marked else photo
+        mask = read_mask(item.mask, owner, item.mask_settings)
+        hole, judged.notes = mask.hole, mask.notes + (mask.warnings if mask.hole.any() else [])
         judged.hole_share = float(hole.mean())
     if first is not None and second is not None and (metrics or keep_pair or hole is not None):
         judged.values |= _pair_values(first, second, hole, metrics)
