@@ -287,7 +287,7 @@ def test_what_cannot_be_judged_is_refused(sets: Path, network: Path) -> None:
         ),
         (("results", *truth, "--features", "magic:x"), 2, "unknown --features"),
         (("results", *truth, "--features", "onnx:none.onnx"), 5, "no network"),
-        (("results", *truth, "--features", "torchscript:truth/p0.png"), 5, "cannot load"),
+        (("results", *truth, "--features", "torchscript:truth/p0.png"), 5, "no TorchScript"),
         (("results", *truth, "--preset", "best"), 2, "unknown preset"),
         (("nowhere", *truth), 4, "no picture or folder"),
         (("results", "-R", "truth.npz"), 4, "no statistics"),
@@ -398,6 +398,14 @@ def test_an_onnx_network_gives_the_same_distances(sets: Path) -> None:
     ]
     wanted = frechet_of_features(*(side.astype(np.float32) for side in sides), ddof=0)
     assert found["scores"]["frechet"]["value"] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_folders_own_settings_may_not_name_a_network_that_runs_code(
+    sets: Path, network: Path
+) -> None:
+    (sets / "d2s.toml").write_text(f'[evaluate]\nfeatures = "torchscript:{network}"\n')
+    found = error_of("results", "-R", "truth")
+    assert (found.exit_code, "asks to run a program" in found.message) == (2, True)
 
 
 def test_features_that_are_no_numbers_end_the_evaluation(sets: Path) -> None:

@@ -14,8 +14,8 @@ from d2s_cli.cli.completions import VARIABLE, completions
 from d2s_cli.cli.config import option_defaults, settings_files
 from d2s_cli.cli.console import print_error
 from d2s_cli.cli.doctor import doctor
-from d2s_cli.cli.guides import guides_app
 from d2s_cli.cli.evaluate import evaluate
+from d2s_cli.cli.guides import guides_app
 from d2s_cli.cli.inpaint import inpaint
 from d2s_cli.cli.mask import mask_app
 from d2s_cli.cli.refine import refine

@@ -8,7 +8,7 @@ from typing import Any
 from d2s_cli.errors import UsageError
 
 PROJECT_FILE = "d2s.toml"
-#: --guide with one of these runs a program or code in a file
+#: --guide or --features with one of these runs a program or code in a file
 RUNS_CODE = ("cmd:", "torchscript:")
 
 Table = dict[str, Any]
@@ -74,13 +74,14 @@ def option_defaults(
 def _refuse_code(table: Table, path: Path) -> None:
     """A folder of pictures may come from anybody: entering it must not run what is in it."""
     for section in (table, *(value for value in table.values() if isinstance(value, dict))):
-        guide = section.get("guide")
-        if isinstance(guide, str) and guide.startswith(RUNS_CODE):
-            raise UsageError(
-                f"{path} asks to run a program: guide = {guide!r}",
-                f"if you trust it: --config {path}; if not: --config none\n"
-                "your own settings file may name such guides",
-            )
+        for option in ("guide", "features"):
+            value = section.get(option)
+            if isinstance(value, str) and value.startswith(RUNS_CODE):
+                raise UsageError(
+                    f"{path} asks to run a program: {option} = {value!r}",
+                    f"if you trust it: --config {path}; if not: --config none\n"
+                    "your own settings file may name such programs",
+                )
 
 
 def _read(path: Path) -> Table:

@@ -38,7 +38,7 @@ class OnnxGuide(ModelFileGuide):
         super().__init__(KIND, path, side, torch.device("cpu"))  # tensors pass through numpy
         more = [path.with_name(path.name + end) for end in EXTERNAL]
         self.files += tuple(file for file in more if file.is_file())
-        self.session = _session(path, device)
+        self.session = open_session(path, device)
         _check_inputs(path, side, self.session.get_inputs())
         outputs = self.session.get_outputs()
         if side.output >= len(outputs):
@@ -57,7 +57,7 @@ class OnnxGuide(ModelFileGuide):
             feed[put.name] = numbers.astype(FORMATS[put.type])
         try:
             (output,) = self.session.run([self.output], feed)
-        except _failures() as error:
+        except failures() as error:
             raise self.failure(error) from error
         return torch.from_numpy(np.asarray(output, np.float32))
 
@@ -107,7 +107,12 @@ def _device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
-def _session(path: Path, device: torch.device) -> Any:
+def open_session(path: Path, device: torch.device) -> Any:
+    """A model, ready to run.
+
+    Raises:
+        WeightsError: no onnxruntime, or the file is no ONNX.
+    """
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = QUIET
@@ -117,12 +122,12 @@ def _session(path: Path, device: torch.device) -> Any:
         providers.insert(0, (CUDA, {"device_id": device.index or 0}))
     try:
         return runtime.InferenceSession(str(path), options, providers=providers)
-    except _failures() as error:
+    except failures() as error:
         reason = str(error).strip().partition("\n")[0]
         raise WeightsError(f"{path} is damaged or no ONNX file: {reason}") from error
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def failures() -> tuple[type[Exception], ...]:
     """What onnxruntime raises; its errors share no base class of their own."""
     state = _onnxruntime().capi.onnxruntime_pybind11_state
     found = (getattr(state, name) for name in dir(state))

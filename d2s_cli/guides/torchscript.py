@@ -27,14 +27,7 @@ class TorchScriptGuide(ModelFileGuide):
 
     def __init__(self, path: Path, side: SideFile, device: torch.device) -> None:
         super().__init__(KIND, path, side, device)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
-                self.module = _jit.load(str(path), map_location=device)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise WeightsError(f"{path} is damaged or no TorchScript file: {reason}") from error
-        self.module.eval()
+        self.module = open_module(path, device)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -58,6 +51,21 @@ class TorchScriptGuide(ModelFileGuide):
             )
         chosen: Tensor = outputs[wanted]
         return chosen
+
+
+def open_module(path: Path, device: torch.device) -> Any:
+    """The module of a file, ready to run. Runs code from the file.
+
+    Raises:
+        WeightsError: the file is no TorchScript.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
+            return _jit.load(str(path), map_location=device).eval()
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise WeightsError(f"{path} is damaged or no TorchScript file: {reason}") from error
 
 
 def load(text: str, device: str) -> TorchScriptGuide:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from d2s_cli.errors import DeviceError, InputError, UsageError, WeightsError
+from d2s_cli.guides.onnx import failures, open_session
+from d2s_cli.guides.torchscript import open_module
 from d2s_cli.metrics.distances import Features
 from d2s_cli.metrics.inception import load_inception, prepare
 from d2s_cli.metrics.presets import Preset
@@ -143,12 +145,7 @@ class TorchScriptFeatures(Extractor):
     def __init__(self, path: Path, device: torch.device) -> None:
         self.name, self.device = f"torchscript:{path.name}", device
         self.sha256, self.transform = file_hash(path), "0 to 1"
-        try:
-            load: Any = torch.jit.load
-            self.network = load(str(path), map_location=device).eval()
-        except (RuntimeError, ValueError, OSError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise WeightsError(f"cannot load TorchScript from {path}: {reason}") from error
+        self.network = open_module(path, device)
 
     def prepare(self, picture: NDArray[np.uint8]) -> Tensor:
         return _unit(picture)
@@ -173,19 +170,8 @@ class OnnxFeatures(Extractor):
     linear) where its input has a fixed size."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise WeightsError(
-                "ONNX networks need onnxruntime, which is not installed",
-                'try: pip install "d2s[onnx]"',
-            ) from error
         self.name, self.sha256 = f"onnx:{path.name}", file_hash(path)
-        try:
-            providers = ["CPUExecutionProvider"]
-            self.session = onnxruntime.InferenceSession(str(path), providers=providers)
-        except Exception as error:  # the library's errors have no common class
-            raise WeightsError(f"cannot load ONNX from {path}: {error}") from error
+        self.session = open_session(path, torch.device("cpu"))
         self.input = self.session.get_inputs()[0]
         shape = self.input.shape
         if len(shape) != 4 or (shape[1] not in (3, None) and not isinstance(shape[1], str)):
@@ -206,7 +192,7 @@ class OnnxFeatures(Extractor):
         parts = torch.split(batch, int(self.input.shape[0])) if fixed else (batch,)
         try:
             found = [self.session.run(None, {self.input.name: part.numpy()})[0] for part in parts]
-        except Exception as error:  # the library's errors have no common class
+        except failures() as error:
             raise WeightsError(f"{self.name} failed: {error}") from error
         return np.concatenate(found)
 
