@@ -301,7 +301,11 @@ class Evaluation:
     def _read_cache(self, path: Path | None) -> Statistics | None:
         if path is None or not self.ranks.first or not path.is_file():
             return None
-        found, _ = read_statistics(path, self.extractor)
+        try:
+            found, _ = read_statistics(path, self.extractor)
+        except InputError as error:
+            self.report(Event("note", f"features are computed again: {error.message}"))
+            return None
         if self.keeps and found.features is None:
             return None
         self.report(Event("note", "features of the reference come from an earlier evaluation"))

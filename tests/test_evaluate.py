@@ -248,6 +248,21 @@ def test_nothing_to_judge_says_what_to_type(sets: Path) -> None:
     assert "d2s evaluate RESULTS --reference TRUTH" in found.hint
 
 
+def test_a_damaged_cache_is_made_again(sets: Path, network: Path) -> None:
+    words = ("results", "-R", "truth", "--features", f"torchscript:{network}")
+    first = report(*words)
+    (kept,) = (sets / "cache").rglob("*.npz")
+    kept.write_bytes(kept.read_bytes()[:100])
+    again = d2s("evaluate", *words, "--json")
+    assert "features are computed again" in again.stderr
+    assert json.loads(again.stdout)["scores"] == first["scores"]
+    picture = rgb(sets / "truth/p0.png").copy()
+    picture[0, 0] ^= 128
+    Image.fromarray(picture).save(sets / "truth/p0.png")
+    assert "earlier evaluation" not in d2s("evaluate", *words).stderr
+    assert "earlier evaluation" in d2s("evaluate", *words).stderr
+
+
 def test_tables_for_people_and_programs(sets: Path) -> None:
     words = ("results", "-R", "truth", "-M", "psnr", "-M", "l1")
     table = d2s("evaluate", *words).stdout
