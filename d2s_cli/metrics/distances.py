@@ -181,9 +181,13 @@ def frechet_of_features(a: Features, b: Features, ddof: int) -> float:
         InputError: numbers that are none, or fewer than 2 rows.
     """
     if min(len(a), len(b)) > a.shape[1]:
-        moments = Moments.of(a), Moments.of(b)
-        (mean_a, cov_a), (mean_b, cov_b) = ((m.mean, m.covariance(ddof)) for m in moments)
+        sides = Moments.of(a), Moments.of(b)
+        (mean_a, cov_a), (mean_b, cov_b) = ((m.mean, m.covariance(ddof)) for m in sides)
         return frechet_distance(mean_a, cov_a, mean_b, cov_b)
+    for few, many in ((a, b), (b, a)):
+        if len(few) <= a.shape[1] < len(many):
+            moments = Moments.of(many)
+            return frechet_to_moments(few, moments.mean, moments.covariance(ddof), ddof)
     (mean_a, rows_a), (mean_b, rows_b) = (_centred(features, ddof) for features in (a, b))
     away = mean_a - mean_b
     roots = torch.linalg.svdvals(rows_a @ rows_b.T).sum()
