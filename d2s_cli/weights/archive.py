@@ -6,6 +6,7 @@ path, and a file whose records overlap, repeat a name or contradict themselves i
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def stored_records(buffer: memoryview, wanted: Callable[[str], bool]) -> dict[st
         records[record.name] = record
         spans.append((record.place, _start(buffer, record) + record.packed))
     spans.sort()
-    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(spans):
         if start < end:
             raise MalformedPickleError("records that overlap")
     if spans and spans[-1][1] > len(buffer):

@@ -262,6 +262,12 @@ class _Machine:
         item = self.pop()
         self.add([item])
 
+    def do_pop(self, _: object) -> None:
+        del self.stack[-1]
+
+    def do_pop_mark(self, _: object) -> None:
+        self.pop_run()
+
     def do_dup(self, _: object) -> None:
         self.stack.append(self.stack[-1])
 
@@ -314,7 +320,7 @@ METHODS: dict[str, Callable[[_Machine, Any], None]] = {
     "APPEND": _Machine.do_append,
     "APPENDS": lambda m, _: m.add(m.pop_run()),
     "ADDITEMS": lambda m, _: m.add(m.pop_run()),
-    "POP": lambda m, _: m.stack.pop() and None,
-    "POP_MARK": lambda m, _: m.pop_run() and None,
+    "POP": _Machine.do_pop,
+    "POP_MARK": _Machine.do_pop_mark,
     "DUP": _Machine.do_dup,
 }

@@ -62,8 +62,9 @@ def is_safetensors(path: Path) -> bool:
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    metadata, tensors = {}, {}
+def _read_safetensors(
+    path: Path, header_key: str = HEADER_KEY
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -72,7 +73,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        config = json.loads(metadata.get(HEADER_KEY, "{}"))
+        config = json.loads(metadata.get(header_key, "{}"))
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"{path} is damaged or no safetensors file: {error}", "fetch or copy the file again"
@@ -139,15 +140,22 @@ def write_safetensors(
     path: Path,
     tensors: Mapping[str, Tensor],
     config: dict[str, Any],
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
+    key: str = HEADER_KEY,
 ) -> None:
-    """Write tensors as `dtype` with `config` as JSON in the header; the name appears when whole."""
+    """Write tensors with `config` as JSON in the header; the name appears when whole.
+
+    Args:
+        dtype: of the written tensors; None keeps each one's own.
+        key: of the header that `config` goes to. Only HEADER_KEY's is `read_weights`' to give.
+    """
     partial = path.with_name(path.name + ".part")
     try:
         save_file(
-            {k: v.detach().to(dtype).contiguous().cpu() for k, v in tensors.items()},
+            # copies, since tensors may share memory, which the format has no words for
+            {k: v.detach().to("cpu", dtype, copy=True).contiguous() for k, v in tensors.items()},
             partial,
-            metadata={HEADER_KEY: json.dumps(config)},
+            metadata={key: json.dumps(config)},
         )
         umask = os.umask(0)
         os.umask(umask)
@@ -155,3 +163,12 @@ def write_safetensors(
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_header(path: Path, key: str = HEADER_KEY) -> dict[str, Any]:
+    """JSON under a key of a safetensors header; empty if there is none, or for other files.
+
+    Raises:
+        WeightsError: damaged.
+    """
+    return _read_safetensors(path, key)[1] if is_safetensors(path) else {}
