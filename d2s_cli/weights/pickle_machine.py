@@ -58,7 +58,9 @@ class Budget:
         """Pay for `count` bytes; raise MalformedPickleError when there are no more."""
         self.bytes -= count
         if self.bytes < 0:
-            raise MalformedPickleError("it uses the same data over and over")
+            raise MalformedPickleError(
+                "it uses the same data over and over, or claims more than it holds"
+            )
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -153,7 +153,7 @@ def lpips_heads(shapes: Shapes) -> Match | None:
     if prefix is None:
         return None
     channels = shapes.get(f"{prefix}lin1.model.1.weight", ())[1:2]
-    name = {(192,): "alex", (128,): "vgg"}.get(channels)
+    name = "alex" if channels == (192,) else "vgg" if channels == (128,) else None
     if name is None:
         return None
     return Match(f"lpips-{name}", f"LPIPS heads ({name})", _below(shapes, prefix, "lin"))
