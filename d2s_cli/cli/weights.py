@@ -193,7 +193,8 @@ def pull(
                 print(f"{entry.name}: {file.name}, {size_text(file.size)}, from {where}")
     if dry_run:
         return
-    _accept([entry for entry in entries if entry.limits], yes, "pull", names)
+    to_be_had = [e for e in entries if all(addresses(file, settings) for file in e.files)]
+    _accept([entry for entry in to_be_had if entry.limits], yes, "pull", names)
     for entry in entries:
         _pull(entry, settings, TransferDisplay(progress, quiet), quiet)
 
@@ -327,14 +328,15 @@ def _import(
     path: Path, name: str | None, sha256: str, licence: str, yes: bool, force: bool, quiet: bool
 ) -> None:
     from d2s_cli.weights.convert import choose_entry, inspect, own_kind, store_checkpoint
-    from d2s_cli.weights.store import own_entry, read_record
+    from d2s_cli.weights.store import own_entry, read_record, remove_entry
 
     checkpoint = inspect(path)
     entry, file = choose_entry(checkpoint, sha256, name)
     record = own_entry(entry.name if entry else str(name), entry, own_kind(checkpoint), licence)
     target = file.stored_name if file else path.stem + ".safetensors"
     before = read_record(record.name)
-    there = before is not None and (file is None or target in {f.name for f in before.files})
+    own_refiner = file is None and record.kind == "refiner"
+    there = before is not None and (own_refiner or target in {f.name for f in before.files})
     if there and not force:
         raise UsageError(
             f"{record.name} is installed already",
@@ -343,6 +345,8 @@ def _import(
     if entry is not None:
         say(_notice(entry))
         _accept([entry] if entry.limits else [], yes, "import", [str(path), "--as", entry.name])
+    if there and own_refiner:
+        remove_entry(record.name)
     published = bool(file and file.sha256 == sha256)
     record = store_checkpoint(checkpoint, record, target, path.name, sha256, published)
     say_unless(quiet, f"{path} is {checkpoint.about}; stored as {record.folder / target}")

@@ -32,6 +32,8 @@ MAX_SIZE = 8 * 10**9
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 #: statuses that another try may cure
 PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
+#: bytes that are read from the network at once; fewer than these are lost when it breaks
+PIECE = 16_384
 #: left free on the disk
 SPARE = 50_000_000
 
@@ -184,16 +186,15 @@ def _try(url: str, partial: Path, file: PublishedFile, settings: Settings, repor
             if answer.status_code == 416 and _content_range(answer) == (None, start):
                 return  # all of it was there already
             start, total = _judge(answer, start, partial)
-            _write_note(partial, url, answer)
-            chunks = _network_chunks(answer, broken)
-            _write(chunks, partial, start, total, file, report)
+            note = _note(url, answer)
+            _write(_network_chunks(answer, broken), partial, start, total, file, report, note)
     except broken as error:
         raise _PassingError(_reason(error)) from error
 
 
 def _network_chunks(answer: requests.Response, broken: Any) -> Iterator[bytes]:
     """The body as it comes; apart from the disk's errors, which another try does not cure."""
-    chunks = answer.iter_content(CHUNK)
+    chunks = answer.iter_content(PIECE)
     while True:
         try:
             chunk = next(chunks, b"")
@@ -255,6 +256,7 @@ def _write(
     total: int | None,
     file: PublishedFile,
     report: Report,
+    note: str = "",
 ) -> None:
     """Put the chunks behind the first `start` bytes, and see that no more or less came."""
     expected = None if file.member else file.size
@@ -276,6 +278,7 @@ def _write(
         with os.fdopen(os.open(partial, flags, 0o666), "wb") as target:
             _lock(target, file.name)
             target.truncate(start)
+            _note_of(partial).write_text(note, encoding="utf-8")
             target.seek(start)
             for chunk in chunks:
                 done += len(chunk)
@@ -331,14 +334,11 @@ def _note_of(partial: Path) -> Path:
     return partial.with_name(partial.name + ".json")
 
 
-def _write_note(partial: Path, url: str, answer: requests.Response) -> None:
+def _note(url: str, answer: requests.Response) -> str:
+    """What is needed to go on later; nothing where the server does not name the file's version."""
     etag = answer.headers.get("etag", "")
     validator = etag if etag and not etag.startswith("W/") else answer.headers.get("last-modified")
-    note = _note_of(partial)
-    if validator:
-        note.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
-    else:
-        note.unlink(missing_ok=True)
+    return json.dumps({"url": url, "validator": validator}) if validator else ""
 
 
 def _resumable(url: str, partial: Path) -> tuple[int, str]:
