@@ -154,6 +154,14 @@ def installed_files(name: str) -> list[Path]:
     return found.paths()
 
 
+def is_installed(name: str) -> bool:
+    """Whether `installed_files` has something for an entry or guide."""
+    try:
+        return bool(installed_files(name))
+    except WeightsError:
+        return False
+
+
 def how_to_get(name: str) -> str:
     """What to type to install an entry, or one for the guide of that name."""
     entry = manifest().get(name)
