@@ -148,6 +148,10 @@ def test_pull_from_a_zip_file(
     offer(monkeypatch, server.data, server.url("big.zip"), member="big/models/last.ckpt")
     error = weights("pull", "tiny", "--force", fails=WeightsError)
     assert "does not hold big/models/last.ckpt" in error.message
+    server.data = b"no zip file"
+    offer(monkeypatch, server.data, server.url("big.zip"), member="best.ckpt")
+    assert "does not hold" in weights("pull", "tiny", "--force", fails=WeightsError).message
+    assert {p.name for p in folder.rglob("*") if p.is_file()} == there
 
 
 def test_what_is_pulled_must_be_what_was_meant(
@@ -431,6 +435,28 @@ def test_info(tmp_path: Path) -> None:
     assert "recognised: LaMa, 2 blocks" in weights("info", path).stdout
     assert "a refiner that d2s trained" in weights("info", "d2s-base").stdout
     weights("info", "no-such-thing", fails=WeightsError)
+
+
+def test_what_came_with_d2s_is_said_to_have() -> None:
+    assert "d2s-base came with d2s" in weights("pull", "d2s-base").stderr
+    assert "d2s doctor" in weights("verify", "d2s-base", fails=UsageError).hint
+
+
+def test_files_of_an_entry_that_are_there_are_not_fetched_again(
+    server: Unkind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (server.url(name) for name in ("a.ckpt", "b.ckpt"))
+    server.data = saved(lama())
+    files = tuple(PublishedFile(url[-6:], "lama-2", (url,)) for url in (first, second))
+    entry = Entry("tiny", "guide", "two files", "MIT", files, "lama")
+    for module in (manifests, store, convert):
+        monkeypatch.setattr(module, "manifest", lambda: {"tiny": entry})
+    server.only = "/a.ckpt"
+    weights("pull", "tiny", fails=WeightsError)
+    server.only = ""
+    weights("pull", "tiny")
+    assert [path for path, _, _ in server.asked] == ["/a.ckpt", "/b.ckpt", "/b.ckpt"]
+    assert [path.name for path in installed_files("tiny")] == ["a.safetensors", "b.safetensors"]
 
 
 def test_names_are_suggested() -> None:

@@ -25,6 +25,8 @@ class Unkind:
         says: length that is told instead of the true one.
         kind: content type.
         packed: content encoding that is told.
+        wrong_part: whether a part says that it is another.
+        only: the one path that is there; empty for all.
         asked: (path, Range, If-Range) of every request.
     """
 
@@ -39,6 +41,7 @@ class Unkind:
     kind: str = "application/octet-stream"
     packed: str = ""
     wrong_part: bool = False
+    only: str = ""
     asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     address: str = ""
 
@@ -56,8 +59,8 @@ def _handler(server: Unkind) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Location", server.redirect)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
-            elif server.statuses:
-                self.send_response(server.statuses.pop(0))
+            elif server.statuses or server.only not in ("", self.path):
+                self.send_response(server.statuses.pop(0) if server.statuses else 404)
                 self.send_header("Content-Length", "5")
                 self.end_headers()
                 self.wfile.write(b"sorry")

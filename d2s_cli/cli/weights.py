@@ -196,24 +196,32 @@ def pull(
     to_be_had = [e for e in entries if all(addresses(file, settings) for file in e.files)]
     _accept([entry for entry in to_be_had if entry.limits], yes, "pull", names)
     for entry in entries:
-        _pull(entry, settings, TransferDisplay(progress, quiet), quiet)
+        _pull(entry, settings, TransferDisplay(progress, quiet), force, quiet)
 
 
 def _with_needs(names: list[str]) -> list[Entry]:
     """The entries named, and those that they are of no use without, each once."""
+    from d2s_cli.weights.bundled import bundled_weights
     from d2s_cli.weights.manifest import find_entry
 
     entries: dict[str, Entry] = {}
     for name in names:
+        if name in bundled_weights():
+            say(f"{name} came with d2s")
+            continue
         entry = find_entry(name)
         entries |= {n: find_entry(n) for n in (name, *entry.needs)}
     return list(entries.values())
 
 
-def _pull(entry: Entry, settings: Any, display: TransferDisplay, quiet: bool) -> None:
+def _pull(entry: Entry, settings: Any, display: TransferDisplay, force: bool, quiet: bool) -> None:
     from d2s_cli.weights.download import fetch
+    from d2s_cli.weights.store import read_record
 
+    there = read_record(entry.name)
     for file in entry.files:
+        if there is not None and there.has(file.stored_name) and not force:
+            continue  # of several files, an earlier run came this far
         with display:
             fetched = fetch(entry.name, file, settings, display)
         say_unless(quiet, f"fetched {file.name} from {fetched.source}")
@@ -311,22 +319,31 @@ def import_weights(
       d2s weights import EdgeModel_gen.pth InpaintingModel_gen.pth --as edgeconnect --yes
       d2s weights import runs/mine/refiner.safetensors --as mine
     """
+    from d2s_cli.weights.manifest import manifest
     from d2s_cli.weights.store import file_sha256
 
     if sha256 is not None and len(files) > 1:
         raise UsageError("--sha256 is for one file", "import the files one by one")
+    records: dict[str, Installed] = {}
     for path in files:
         if not path.is_file():
             raise WeightsError(f"no weights file at {path}")
         found = file_sha256(path)
         if sha256 is not None and found != sha256.lower():
             raise WeightsError(f"{path} has the SHA-256 {found}, not {sha256.lower()}")
-        _import(path, name, found, licence, yes, force, quiet)
+        record = _import(path, name, found, licence, yes, force, quiet)
+        records[record.name] = record
+    for record in records.values():
+        if missing := record.missing():
+            say(f"{record.name} still lacks {', '.join(missing)}")
+        else:
+            guide = manifest()[record.name].guide if record.name in manifest() else ""
+            say_unless(quiet, _how_to_use(record.name, record.kind, guide))
 
 
 def _import(
     path: Path, name: str | None, sha256: str, licence: str, yes: bool, force: bool, quiet: bool
-) -> None:
+) -> Installed:
     from d2s_cli.weights.convert import choose_entry, inspect, own_kind, store_checkpoint
     from d2s_cli.weights.store import own_entry, read_record, remove_entry
 
@@ -353,10 +370,7 @@ def _import(
     if file is not None and not published:
         what = "is not the published one" if file.sha256 else "is not known from elsewhere"
         say_unless(quiet, f"note: its SHA-256 {what}; it is remembered: {sha256}")
-    if missing := record.missing():
-        say(f"{record.name} still lacks {', '.join(missing)}")
-    else:
-        say_unless(quiet, _how_to_use(record.name, record.kind, entry.guide if entry else ""))
+    return record
 
 
 @weights_app.command("verify")
@@ -389,9 +403,12 @@ def verify_weights(names: Installables = None, quiet: opt.Quiet = False) -> None
 
 
 def _installed(name: str) -> Installed:
+    from d2s_cli.weights.bundled import bundled_weights
     from d2s_cli.weights.store import how_to_get, read_record
 
     record = read_record(name)
+    if record is None and name in bundled_weights():
+        raise UsageError(f"{name} came with d2s", "try: d2s doctor, which sees whether it loads")
     if record is None:
         raise WeightsError(f"the weights {name} are not installed", how_to_get(name))
     return record

@@ -117,8 +117,10 @@ def install(entry: Entry, file: PublishedFile, fetched: Fetched) -> Installed:
     Raises:
         WeightsError: it is damaged, hostile, or not what the entry says.
     """
-    path = unpack(fetched.path, file.member) if file.member else fetched.path
+    path = fetched.path
     try:
+        if file.member:
+            path = unpack(fetched.path, file.member)
         checkpoint = inspect(path)
         _check_architecture(checkpoint, file)
         record = store_checkpoint(

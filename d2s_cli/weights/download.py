@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from d2s_cli.errors import WeightsError
 from d2s_cli.weights.manifest import PublishedFile
@@ -162,7 +162,9 @@ def _fetch_from(
 
 
 def _copy(url: str, partial: Path, file: PublishedFile, report: Report) -> None:
-    source = Path(unquote(urlsplit(url).path))
+    from urllib.request import url2pathname
+
+    source = Path(url2pathname(urlsplit(url).path))
     if not source.is_file():
         raise _HopelessError("no such file")
     discard(partial)

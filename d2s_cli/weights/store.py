@@ -66,6 +66,10 @@ class Installed:
     def paths(self) -> list[Path]:
         return [self.folder / file.name for file in self.files]
 
+    def has(self, name: str) -> bool:
+        """Whether a file of that name is noted and there."""
+        return any(file.name == name for file in self.files) and (self.folder / name).is_file()
+
     def missing(self) -> list[str]:
         """Published files that an entry of several lacks yet."""
         entry = manifest().get(self.name)
