@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -228,7 +229,8 @@ def archives() -> Iterator[tuple[str, bytes]]:
         opened.writestr("archive/data/0", bytes(50_000_000))
     yield "compressed", out.getvalue()
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as opened:
+    with zipfile.ZipFile(out, "w") as opened, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the second of that name
         for _ in range(2):
             opened.writestr("archive/data.pkl", pickled(in_dictionary(tensor((4,), (1,)))))
     yield "two of the same name", out.getvalue()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import hostile
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save
 from typer.testing import CliRunner
 
 from d2s_cli.cli.app import app
@@ -29,7 +34,7 @@ import torch
 from d2s_cli.errors import WeightsError
 from d2s_cli.weights.reading import read_weights
 
-b"".decode("raw_unicode_escape")  # Python loads its codecs when they are first used
+b"x".decode("raw_unicode_escape")  # Python loads its codecs when they are first used
 HEARD = []
 def listen(event, arguments):
     if event.startswith(("os.", "subprocess.", "socket.", "exec", "compile", "shutil.", "ctypes.")):
@@ -120,6 +125,50 @@ def test_the_command_line_ends_with_exit_code_5(
         assert isinstance(result.exception, WeightsError)
         assert result.exception.exit_code == 5
     assert not (tmp_path / "store" / "lama").exists()
+
+
+def containers() -> dict[str, bytes]:
+    """A whole file of each container."""
+    state = {"a.weight": torch.rand(3, 4), "a.bias": torch.rand(3), "n": torch.tensor(7)}
+    zipped, stream = io.BytesIO(), io.BytesIO()
+    torch.save({"state_dict": state}, zipped)
+    torch.save({"state_dict": state}, stream, _use_new_zipfile_serialization=False)
+    return {
+        "zip": zipped.getvalue(),
+        "stream": stream.getvalue(),
+        "pickle": pickle.dumps(state),
+        "safetensors": save(state),
+    }
+
+
+@pytest.mark.parametrize("container", ["zip", "stream", "pickle", "safetensors"])
+def test_damage_of_any_kind_is_an_error_or_does_no_harm(tmp_path: Path, container: str) -> None:
+    """Bytes changed, cut out, repeated and swapped at random, the same ones in every run."""
+    good = containers()[container]
+    path = tmp_path / "damaged.pth"
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        data = bytearray(good)
+        for _ in range(random.integers(1, 4)):
+            start, length = random.integers(len(data)), random.integers(1, 9)
+            match random.integers(4):
+                case 0:
+                    data[start : start + length] = random.bytes(length)
+                case 1:
+                    del data[start : start + length]
+                case 2:
+                    data[start:start] = data[start : start + length]
+                case 3:
+                    data[start] = random.choice(list(b"QRabetu}])(0.\x85\x94\xff\x00"))
+        path.write_bytes(data)
+        try:
+            tensors, _ = read_weights(path)
+        except WeightsError:
+            refused += 1
+        else:
+            assert sum(tensor.nbytes for tensor in tensors.values()) <= 4 * len(data)
+    assert refused > 40
 
 
 def test_links_and_what_is_no_file(tmp_path: Path) -> None:
