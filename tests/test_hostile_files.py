@@ -141,6 +141,7 @@ def containers() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape")
 @pytest.mark.parametrize("container", ["zip", "stream", "pickle", "safetensors"])
 def test_damage_of_any_kind_is_an_error_or_does_no_harm(tmp_path: Path, container: str) -> None:
     """Bytes changed, cut out, repeated and swapped at random, the same ones in every run."""

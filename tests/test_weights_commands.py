@@ -312,6 +312,17 @@ def test_entries_of_several_files(tmp_path: Path) -> None:
     }
 
 
+def test_files_put_into_the_store_by_hand_are_taken(folder: Path) -> None:
+    (folder / "lama").mkdir(parents=True)
+    (folder / "lama" / "notes.txt").write_text("x")
+    assert not store.is_installed("lama")
+    (folder / "lama" / "best.ckpt").write_bytes(saved(lama()))
+    assert installed_files("lama") == [folder / "lama" / "best.ckpt"]
+    assert store.is_installed("lama")
+    weights("remove", "lama", "--yes")
+    assert not (folder / "lama").exists()
+
+
 def test_own_refiners_are_found_by_their_name(tmp_path: Path, tiny_refiner: Any) -> None:
     from d2s_cli.diffusion.refiner import load_refiner
 
@@ -391,8 +402,24 @@ def test_a_damaged_record_is_an_error_with_a_way_out(folder: Path) -> None:
     for text in ("{", "[]", "[" * 100_000, json.dumps(outside), '{"files": 3}'):
         (folder / "bad" / "entry.json").write_text(text)
         assert "d2s weights remove bad" in weights("verify", "bad", fails=WeightsError).hint
+        assert "is damaged" in weights("verify", code=7).stdout
+        assert "damaged" in weights("list", "--installed").stdout
     weights("remove", "bad", "--yes")
     assert not (folder / "bad").exists()
+
+
+def test_doctor_names_entries_that_are_not_whole(folder: Path, tmp_path: Path) -> None:
+    from d2s_cli.doctor import check_installed
+
+    path = tmp_path / "EdgeModel_gen.pth"
+    torch.save(edgeconnect(True), path)
+    weights("import", path, "--as", "edgeconnect", "--yes")
+    (folder / "bad").mkdir()
+    (folder / "bad" / "entry.json").write_text("{")
+    told = {finding.text.split(":")[0]: finding for finding in check_installed()}
+    assert "lack InpaintingModel_gen.pth" in told["weights edgeconnect"].text
+    assert told["weights bad"].level == "warning"
+    assert "d2s weights remove bad" in told["weights bad"].hint
 
 
 def test_remove_asks_and_takes_links_for_links(

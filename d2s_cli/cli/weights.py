@@ -88,21 +88,24 @@ def list_weights(
         print("  ".join([*cells, line[4]]))
 
 
-#: states of what can be used at once
-HERE = ("bundled", "installed", "incomplete")
+#: states of what is on this machine
+HERE = ("bundled", "installed", "incomplete", "damaged")
 
 
 def _rows() -> list[dict[str, Any]]:
     from d2s_cli.weights.bundled import bundled_weights
     from d2s_cli.weights.manifest import manifest
-    from d2s_cli.weights.store import folder_size, installed
+    from d2s_cli.weights.store import damaged, folder_size, installed
 
     rows = [
         _row(name, "refiner", "bundled", path.stat().st_size, "Apache-2.0", "")
         for name, path in bundled_weights().items()
     ]
-    here, known = installed(), manifest()
-    for name in [*known, *(name for name in here if name not in known)]:
+    here, broken, known = installed(), damaged(), manifest()
+    for name in [*known, *(name for name in (*here, *broken) if name not in known)]:
+        if name in broken:
+            rows.append(_row(name, "", "damaged", None, "", ""))
+            continue
         if (record := here.get(name)) is not None:
             state = "incomplete" if record.missing() else "installed"
             size: int | None = folder_size(record.folder)
@@ -383,9 +386,13 @@ def verify_weights(names: Installables = None, quiet: opt.Quiet = False) -> None
       d2s weights verify
       d2s weights verify lama && d2s inpaint photo.png -m m.png --guide lama
     """
-    from d2s_cli.weights.store import installed, verify
+    from d2s_cli.weights.store import damaged, installed, verify
 
     wrong = False
+    for name, error in damaged().items() if not names else ():
+        wrong = True
+        print(f"{name}: {error.message}")
+        say(f"  {error.hint}")
     for name in names or installed():
         record = _installed(name)
         problems = verify(record)

@@ -16,7 +16,7 @@ from d2s_cli.guides.patchmatch import patchmatch_available, patchmatch_guide
 from d2s_cli.guides.plugins import Plugin, call_plugin, find_plugins
 from d2s_cli.runtime import pick
 from d2s_cli.weights.bundled import bundled_guide
-from d2s_cli.weights.store import installed, installed_files
+from d2s_cli.weights.store import CHECKPOINT_SUFFIXES, installed, installed_files
 
 #: guides that need no weights
 BUILT_IN: dict[str, Callable[[], Guide]] = {
@@ -185,6 +185,3 @@ def checkpoint_files(weights: WeightsPaths) -> list[Path]:
             names = ", ".join(installed()) or "none"
             raise WeightsError(f"no weights file at {path}", f"installed: {names}")
     return paths
-
-
-CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".pkl")

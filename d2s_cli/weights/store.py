@@ -22,6 +22,7 @@ from d2s_cli.weights.manifest import Entry, for_guide, manifest
 RECORD = "entry.json"
 PARTIAL = ".partial"
 CHUNK = 1 << 20
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".pkl")
 #: names of entries are names of folders on every system
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -95,9 +96,25 @@ def check_name(name: str) -> str:
 
 
 def installed() -> dict[str, Installed]:
-    """Every entry of the store by name."""
-    names = sorted(path.parent.name for path in store_folder().glob(f"*/{RECORD}"))
-    return {name: found for name in names if (found := read_record(name)) is not None}
+    """Every entry of the store by name, but for those of `damaged`."""
+    return {name: record for name, record in _records().items() if isinstance(record, Installed)}
+
+
+def damaged() -> dict[str, WeightsError]:
+    """Entries whose record cannot be read, and why."""
+    return {name: why for name, why in _records().items() if isinstance(why, WeightsError)}
+
+
+def _records() -> dict[str, Installed | WeightsError]:
+    found: dict[str, Installed | WeightsError] = {}
+    for path in sorted(store_folder().glob(f"*/{RECORD}")):
+        name = path.parent.name
+        try:
+            if NAME.fullmatch(name) and (record := read_record(name)) is not None:
+                found[name] = record
+        except WeightsError as error:
+            found[name] = error
+    return found
 
 
 def read_record(name: str) -> Installed | None:
@@ -140,22 +157,34 @@ def add_file(entry: Installed, file: StoredFile) -> Installed:
 
 def installed_files(name: str) -> list[Path]:
     """The files of an installed entry; for a guide, those of the first installed entry that it can
-    use, its default first.
+    use, its default first. Checkpoints that lie in an entry's folder without a record count too.
 
     Raises:
         WeightsError: none is installed, or one that lacks a file.
     """
     names = [name, *(entry.name for entry in for_guide(name) if entry.name != name)]
-    found = next((record for n in names if (record := read_record(n)) is not None), None)
-    if found is None:
-        raise WeightsError(f"the weights of {name} are not installed", how_to_get(name))
-    if missing := found.missing():
+    for found in names:
+        if (record := read_record(found)) is not None:
+            return _whole(record)
+        if put := put_by_hand(found):
+            return put
+    raise WeightsError(f"the weights of {name} are not installed", how_to_get(name))
+
+
+def _whole(record: Installed) -> list[Path]:
+    if missing := record.missing():
         raise WeightsError(
-            f"the weights {found.name} lack {', '.join(missing)}", how_to_get(found.name)
+            f"the weights {record.name} lack {', '.join(missing)}", how_to_get(record.name)
         )
-    if gone := [path for path in found.paths() if not path.is_file()]:
-        raise WeightsError(f"{gone[0]} is gone", f"try: d2s weights pull {found.name} --force")
-    return found.paths()
+    if gone := [path for path in record.paths() if not path.is_file()]:
+        raise WeightsError(f"{gone[0]} is gone", f"try: d2s weights pull {record.name} --force")
+    return record.paths()
+
+
+def put_by_hand(name: str) -> list[Path]:
+    """Checkpoints that somebody put into an entry's folder without `d2s weights import`."""
+    inside = (store_folder() / check_name(name)).glob("*")
+    return sorted(p for p in inside if p.suffix in CHECKPOINT_SUFFIXES and p.is_file())
 
 
 def is_installed(name: str) -> bool:
