@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -134,6 +135,8 @@ def install(entry: Entry, file: PublishedFile, fetched: Fetched) -> Installed:
     finally:
         discard(path)
         discard(fetched.path)
+        with contextlib.suppress(OSError):  # something else is begun there
+            fetched.path.parent.rmdir()
     return record
 
 
@@ -144,12 +147,13 @@ def unpack(archive: Path, member: str) -> Path:
         WeightsError: not there, damaged, or more than weights can be.
     """
     target = archive.with_name(archive.name + ".unpacked")
+    discard(target)
     try:
         with zipfile.ZipFile(archive) as opened:
             info = opened.getinfo(member)
             if info.file_size > MAX_SIZE:
                 raise WeightsError(f"{member} in {archive.name} has {info.file_size} bytes")
-            with opened.open(info) as source, target.open("wb") as out:
+            with opened.open(info) as source, target.open("xb") as out:
                 while chunk := source.read(CHUNK):
                     out.write(chunk)
     except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
