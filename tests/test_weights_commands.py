@@ -191,7 +191,7 @@ def test_licences_that_limit_use_have_to_be_accepted(
 
 
 def test_somebody_at_a_terminal_is_asked(server: Unkind, monkeypatch: pytest.MonkeyPatch) -> None:
-    from d2s_cli.cli import weights as commands
+    from d2s_cli.cli import weights_add as commands
 
     server.data = saved(lama())
     entry = offer(monkeypatch, server.data, server.url(), limits="not for commercial use")

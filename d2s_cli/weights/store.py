@@ -17,6 +17,7 @@ from pathlib import Path
 import platformdirs
 
 from d2s_cli.errors import UsageError, WeightsError
+from d2s_cli.weights.bundled import bundled_weights
 from d2s_cli.weights.manifest import Entry, for_guide, manifest
 
 RECORD = "entry.json"
@@ -185,6 +186,20 @@ def put_by_hand(name: str) -> list[Path]:
     """Checkpoints that somebody put into an entry's folder without `d2s weights import`."""
     inside = (store_folder() / check_name(name)).glob("*")
     return sorted(p for p in inside if p.suffix in CHECKPOINT_SUFFIXES and p.is_file())
+
+
+def installed_entry(name: str) -> Installed:
+    """The record of an installed entry.
+
+    Raises:
+        WeightsError: there is none; says how to get it.
+        UsageError: the weights are not in the store since they came with d2s.
+    """
+    if (record := read_record(name)) is not None:
+        return record
+    if name in bundled_weights():
+        raise UsageError(f"{name} came with d2s", "try: d2s doctor, which sees whether it loads")
+    raise WeightsError(f"the weights {name} are not installed", how_to_get(name))
 
 
 def is_installed(name: str) -> bool:
