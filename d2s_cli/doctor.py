@@ -52,6 +52,7 @@ def examine() -> Iterator[Finding]:
         return
     yield from check_devices()
     yield from check_weights()
+    yield from check_installed()
     yield from check_guides()
 
 
@@ -131,6 +132,21 @@ def check_weights() -> Iterator[Finding]:
             yield Finding("error", f"weights {name}: {_first_line(error)}", hint)
         else:
             yield Finding("ok", f"weights {name}: {path.stat().st_size / 1e6:.1f} MB, load")
+
+
+def check_installed() -> Iterator[Finding]:
+    """Entries of the weights folder are whole; their hashes are for `d2s weights verify`."""
+    from d2s_cli.weights.store import damaged, how_to_get, installed
+
+    for name, record in installed().items():
+        gone = [path.name for path in record.paths() if not path.is_file()]
+        if lacking := [*record.missing(), *gone]:
+            text = f"weights {name}: lack {', '.join(lacking)}"
+            yield Finding("warning", text, how_to_get(name))
+        else:
+            yield Finding("ok", f"weights {name}: installed")
+    for name, error in damaged().items():
+        yield Finding("warning", f"weights {name}: {error.message}", error.hint)
 
 
 def check_guides() -> Iterator[Finding]:

@@ -38,7 +38,7 @@ from d2s_cli.metrics.statistics import (
     write_statistics,
 )
 from d2s_cli.metrics.summary import NEED_ROWS, Gathered, rows_of, set_scores, summarise
-from d2s_cli.metrics.weights import FILES, metric_weights
+from d2s_cli.metrics.weights import FILES, metric_weights, published_hash
 from d2s_cli.ranks import Ranks
 from d2s_cli.runtime import Compute, pick
 
@@ -267,7 +267,8 @@ class Evaluation:
         for path in paths:
             digest = file_hash(path)
             self.weights.setdefault(name, []).append({"file": path.name, "sha256": digest})
-            if name == "inception-fid" and digest not in published:
+            source = published_hash(name, path, digest)
+            if name == "inception-fid" and source not in published:
                 self._warn(
                     f"{path.name} is not the published file; its scores compare with no paper's"
                 )

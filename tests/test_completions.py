@@ -70,6 +70,9 @@ def test_an_unknown_shell_is_wrong_usage() -> None:
         ("d2s inpaint --weights ", {"d2s-base"}, set()),
         ("d2s mask ", {"check", "make", "edit", "preview"}, {"inpaint"}),
         ("d2s mask make --kind mat", {"mat-large", "mat-small"}, {"box"}),
+        ("d2s weights ", {"list", "pull", "import", "verify", "info", "where", "remove"}, set()),
+        ("d2s weights pull ", {"lama-traced", "inception-fid"}, {"d2s-base"}),
+        ("d2s weights list --kind ", {"guide", "metric", "refiner"}, set()),
         ("d2s completions ", {"bash", "zsh", "fish", "powershell"}, set()),
     ],
 )
@@ -116,6 +119,8 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     from d2s_cli.metrics.scores import METRICS
     from d2s_cli.recipe import IF_EXISTS
     from d2s_cli.training.refiner import PRESETS
+    from d2s_cli.weights.manifest import KINDS as KINDS_OF_WEIGHTS
+    from d2s_cli.weights.manifest import manifest
 
     assert list(suggestions.GUIDES) == guide_names()
     assert suggestions.guides() == [*guide_names(), *(f"{prefix}:" for prefix in BY_PREFIX)]
@@ -131,6 +136,8 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     assert list(suggestions.METRICS) == list(METRICS)
     assert list(suggestions.EVALUATION_PRESETS) == list(EVALUATION_PRESETS)
     assert suggestions.PAIRINGS == PAIRINGS
+    assert set(suggestions.WEIGHTS_KINDS) == set(KINDS_OF_WEIGHTS)
+    assert suggestions.published_names() == list(manifest())
 
 
 def processor_seconds(run: Callable[[], object], times: int = 5) -> float:

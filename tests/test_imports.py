@@ -30,7 +30,7 @@ LEVELS = {
     "cli": 7,
     "__main__": 8,
 }
-HEAVY = {"torch", "numpy", "cv2", "PIL", "safetensors"}
+HEAVY = {"torch", "numpy", "cv2", "PIL", "safetensors", "requests"}
 
 
 def _room(path: Path) -> str:

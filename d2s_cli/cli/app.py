@@ -20,6 +20,7 @@ from d2s_cli.cli.inpaint import inpaint
 from d2s_cli.cli.mask import mask_app
 from d2s_cli.cli.refine import refine
 from d2s_cli.cli.train import train
+from d2s_cli.cli.weights import weights_app
 from d2s_cli.errors import D2SError
 
 INTERRUPTED = 130
@@ -39,6 +40,7 @@ app.command(rich_help_panel="Judge")(evaluate)
 app.add_typer(mask_app, name="mask", rich_help_panel="Prepare")
 app.command(rich_help_panel="Prepare", no_args_is_help=True)(train)
 app.add_typer(guides_app, name="guides", rich_help_panel="Set up")
+app.add_typer(weights_app, name="weights", rich_help_panel="Set up")
 app.command(rich_help_panel="Set up")(doctor)
 app.command(rich_help_panel="Set up", no_args_is_help=True)(completions)
 

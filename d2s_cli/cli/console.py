@@ -160,11 +160,16 @@ def _plan_summary(plan: Plan) -> str:
     while not where.exists():
         where = where.parent
     free = shutil.disk_usage(where).free
-    text += f"; {_megabytes(size)} of pictures, {_megabytes(free)} free at {where}"
+    text += f"; {size_text(size)} of pictures, {size_text(free)} free at {where}"
     return text + ("; that may not be enough" if free < 2 * size else "")
 
 
-def _megabytes(size: int) -> str:
+def size_text(size: int | None) -> str:
+    """A number of bytes for people."""
+    if size is None:
+        return "?"
+    if size < 1e5:
+        return f"{size / 1e3:.1f} kB"
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
 
 

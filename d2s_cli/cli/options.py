@@ -124,8 +124,8 @@ Weights = Annotated[
         envvar="D2S_WEIGHTS",
         metavar="NAME|FILE",
         autocompletion=suggestions.weights_names,
-        help="Refinement weights: a bundled name, a .safetensors, or a published Palette"
-        " checkpoint (.pth).",
+        help="Refinement weights: a bundled or installed name, a .safetensors, or a published"
+        " Palette checkpoint (.pth).",
     ),
 ]
 Tk = Annotated[

@@ -52,6 +52,7 @@ METRICS = (
 )
 EVALUATION_PRESETS = ("mat", "tf", "pytorch-fid", "clean")
 PAIRINGS = ("name", "order")
+WEIGHTS_KINDS = ("refiner", "guide", "metric")
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
 
@@ -61,10 +62,12 @@ def one_of(names: tuple[str, ...]) -> Callable[[], list[str]]:
 
 
 def weights_names() -> list[str]:
-    """Names of the bundled weights."""
+    """What --weights takes by name: bundled and installed refiners."""
     from d2s_cli.weights.bundled import bundled_weights
+    from d2s_cli.weights.store import installed
 
-    return list(bundled_weights())
+    refiners = [name for name, entry in installed().items() if entry.kind == "refiner"]
+    return [*bundled_weights(), *refiners]
 
 
 def guides() -> list[str]:
@@ -73,3 +76,17 @@ def guides() -> list[str]:
 
     *ours, none = GUIDES
     return list(dict.fromkeys((*ours, *find_plugins(), none, *GUIDE_PREFIXES)))
+
+
+def published_names() -> list[str]:
+    """Every entry that `d2s weights` knows."""
+    from d2s_cli.weights.manifest import manifest
+
+    return list(manifest())
+
+
+def installed_names() -> list[str]:
+    """Every entry in the store."""
+    from d2s_cli.weights.store import installed
+
+    return list(installed())

@@ -332,18 +332,42 @@ def load_refiner(
     path = find_weights(name_or_path)
     tensors, header = read_weights(path)
     state = network_tensors(tensors)
-    if header:
-        config = RefinerConfig.from_json(header)
-    else:
-        config = RefinerConfig(unet=config_from_state_dict(state))
-    with torch.device("meta"):
-        unet = UNet(config.unet)
+    try:
+        if header:
+            config = RefinerConfig.from_json(header)
+        else:
+            config = RefinerConfig(unet=config_from_state_dict(state))
+        check_sizes(config.unet)
+        with torch.device("meta"):
+            unet = UNet(config.unet)
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path} describes no network that can be built: {error}",
+            "it is damaged, or no refiner's weights",
+        ) from error
     check_fit(path, {k: tuple(v.shape) for k, v in unet.state_dict().items()}, state)
     unet.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
     unet.eval().requires_grad_(False)
     unet.to(compute.device)
     channels_last(unet)
     return Refiner(unet, config, compute, name=path.stem)
+
+
+def check_sizes(unet: UNetConfig) -> None:
+    """Raise ValueError for a network that nobody means: files are believed only so far."""
+    numbers = {
+        "inner_channels": (unet.inner_channels, 4096),
+        "channel_mults": (len(unet.channel_mults), 8),
+        "res_blocks": (unet.res_blocks, 32),
+        "attention_levels": (len(unet.attention_levels), 8),
+        "head_channels": (unet.head_channels, 4096),
+        "unshuffle": (unet.unshuffle, 16),
+        "a multiple of a level": (max(unet.channel_mults, default=0), 256),
+    }
+    for name, (number, largest) in numbers.items():
+        least = 0 if name == "attention_levels" else 1
+        if not isinstance(number, int) or not least <= number <= largest:
+            raise ValueError(f"{name} of {number!r:.40}")
 
 
 def network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from d2s_cli.guides.patchmatch import patchmatch_available, patchmatch_guide
 from d2s_cli.guides.plugins import Plugin, call_plugin, find_plugins
 from d2s_cli.runtime import pick
 from d2s_cli.weights.bundled import bundled_guide
-from d2s_cli.weights.store import installed_files
+from d2s_cli.weights.store import CHECKPOINT_SUFFIXES, installed, installed_files
 
 #: guides that need no weights
 BUILT_IN: dict[str, Callable[[], Guide]] = {
@@ -164,7 +164,7 @@ def files_here(name: str) -> list[Path]:
 
 
 def checkpoint_files(weights: WeightsPaths) -> list[Path]:
-    """The files that a user means: those given, or all checkpoints in a folder.
+    """The files that a user means: those given, all checkpoints in a folder, or an installed entry.
 
     Raises:
         WeightsError: nothing there.
@@ -179,9 +179,9 @@ def checkpoint_files(weights: WeightsPaths) -> list[Path]:
             paths += inside
         elif path.is_file():
             paths.append(path)
+        elif str(path) in installed():
+            paths += installed_files(str(path))
         else:
-            raise WeightsError(f"no weights file at {path}")
+            names = ", ".join(installed()) or "none"
+            raise WeightsError(f"no weights file at {path}", f"installed: {names}")
     return paths
-
-
-CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".pkl")

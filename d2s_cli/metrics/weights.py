@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d2s_cli.errors import WeightsError
-from d2s_cli.weights.store import store_folder
+from d2s_cli.weights.store import installed_files, is_installed, read_record, store_folder
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ def metric_weights(name: str, given: Path | None = None) -> Path:
         if not given.is_file():
             raise WeightsError(f"no weights file at {given}", f"wanted: {wanted.what}")
         return given
+    if is_installed(name):
+        return installed_files(name)[0]
     folder, entry = store_folder(), name.removesuffix("-trunk")
     for path in (place / file for place in (folder / entry, folder) for file in wanted.files):
         if path.is_file():
@@ -81,3 +83,13 @@ def metric_weights(name: str, given: Path | None = None) -> Path:
         f"or take a file in: d2s weights import {file}\n"
         f"or name it:        --metric-weights {name}=FILE",
     )
+
+
+def published_hash(name: str, path: Path, digest: str) -> str:
+    """SHA-256 of the file as it was published: of what an installed file was converted from, or
+    else the file's own, `digest`."""
+    if (record := read_record(name)) is not None:
+        for file in record.files:
+            if record.folder / file.name == path:
+                return file.source_sha256
+    return digest

@@ -1,4 +1,4 @@
-"""Where weights lie: the files that ship with the package, and paths that the user gives."""
+"""Which weights a name means: those that ship with the package, a path, or the store's."""
 
 from __future__ import annotations
 
@@ -31,19 +31,25 @@ def bundled_guide(name: str) -> list[Path]:
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """A bundled name or a path to the file.
+    """A bundled name, a path to the file, or the name of an installed refiner.
 
     Raises:
-        WeightsError: neither; the message lists what there is.
+        WeightsError: none of them; the message lists what there is.
     """
+    from d2s_cli.weights.store import how_to_get, installed, installed_files
+
     bundled = bundled_weights()
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
     path = Path(name_or_path)
     if path.is_file():
         return path
-    names = ", ".join(bundled) or "none"
+    refiners = [name for name, entry in installed().items() if entry.kind == "refiner"]
+    if str(name_or_path) in refiners:
+        return installed_files(str(name_or_path))[0]
+    names = ", ".join([*bundled, *refiners]) or "none"
     raise WeightsError(
         f"no weights named {str(name_or_path)!r} and no file of that name",
-        f"bundled here: {names}\ntry: --weights {DEFAULT_WEIGHTS}, or --weights FILE.safetensors",
+        f"here are: {names}\ntry: --weights {DEFAULT_WEIGHTS}, or --weights FILE.safetensors\n"
+        + how_to_get(str(name_or_path)),
     )
