@@ -26,7 +26,12 @@ SHOWN_FAILURES = 10
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+def visible(text: str) -> str:
+    """Text in which control characters, which names of files may hold, do nothing to a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def print_error(error: D2SError) -> None:
@@ -154,7 +159,7 @@ def _plan_summary(plan: Plan) -> str:
     text = f"{len(plan.jobs)} to do"
     if plan.failed:
         text += f", {len(plan.failed)} cannot be done"
-    size = sum(job.image.stat().st_size for job in plan.jobs)
+    size = sum(job.image.stat().st_size for job in plan.jobs if job.image.exists())
     where = plan.folder or Path()
     while not where.exists():
         where = where.parent

@@ -10,6 +10,7 @@ from typing import Any
 from d2s_cli.cli.console import RunDisplay, print_plan, print_summary
 from d2s_cli.cli.interrupts import Interrupts
 from d2s_cli.cli.pipes import Pipes
+from d2s_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def restore(
 
     began = time.monotonic()
     with Pipes(inputs, output) as pipes, Interrupts() as interrupts:
+        if pipes.to_stdout and int(settings["samples"]) > 1:
+            raise UsageError("-o - writes one picture, not --samples", "try: -o FILE")
         plan = make_plan(
             pipes.inputs,
             mask,

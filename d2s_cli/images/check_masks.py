@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2s_cli.errors import InputError
+from d2s_cli.images.files import typed
 from d2s_cli.images.masks import (
     Hole,
     MaskSettings,
@@ -85,7 +86,7 @@ def check_masks(
     """
     settings = settings or MaskSettings()
     reports = []
-    for image, below in find_images(inputs, recursive):
+    for image, below in find_images(inputs, recursive, [mask]):
         masks = find_masks(image, mask, below, settings.source)
         if not masks:
             error = no_mask(image, mask)
@@ -158,7 +159,7 @@ def _about_file(mask: Path, photo: Photo, settings: MaskSettings) -> list[Findin
             f" {settings.threshold:g} the hole is {(grey >= settings.threshold).mean():.1%},"
             f" with every pixel above black {(grey > 0).mean():.1%}"
         )
-        hint = f"try: d2s mask edit {mask} --threshold {settings.threshold:g} -o {mask.stem}.png"
+        hint = f"try: d2s mask edit {typed(mask)} --threshold {settings.threshold:g} -o OUT.png"
         findings.append(Finding("warning", "noise" if near_ends else "grey", text, hint))
     return findings
 

@@ -153,7 +153,7 @@ def pair_results(
     if before.is_dir() and not after.is_dir():
         raise UsageError(f"{before} is a folder and {after} is none", "give two files or folders")
     pairs = []
-    for image, below in find_images([before], recursive):
+    for image, below in find_images([before], recursive, [after]):
         names = [pattern.format(image.stem) for pattern in AFTER_PATTERNS]
         pairs.append((image, find_result(after, image, names, below, "result"), below))
     return pairs

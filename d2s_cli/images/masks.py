@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.colour import has_alpha
+from d2s_cli.images.files import check_file
 from d2s_cli.images.photo import Photo, upright
 from d2s_cli.images.reading import READ_ERRORS
 
@@ -110,14 +112,18 @@ def read_grey(path: Path) -> NDArray[np.float32]:
     Raises:
         InputError: missing or unreadable.
     """
-    if not path.exists():
-        raise InputError(f"no mask at {path}", "try: --mask FILE, white where pixels are missing")
+    check_file(path, "mask", "try: --mask FILE, white where pixels are missing")
     try:
-        with Image.open(path) as file:
-            file.load()
-            return _grey(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters is said below
+            with Image.open(path) as file:
+                file.load()
+                return _grey(file)
     except READ_ERRORS as error:
-        raise InputError(f"cannot read mask {path}: {error}") from error
+        raise InputError(
+            f"cannot read mask {path}: {error}",
+            "make it again, white where pixels are missing, for example as PNG",
+        ) from error
 
 
 def hole_in_picture(photo: Photo, settings: MaskSettings) -> Hole:
@@ -148,10 +154,12 @@ def transparency(photo: Photo) -> NDArray[np.float32] | None:
 def has_transparent_pixels(path: Path) -> bool:
     """True if a picture file has pixels that are more clear than opaque; False if unreadable."""
     try:
-        with Image.open(path) as file:
-            if not _has_alpha(file):
-                return False
-            darkest = file.convert("RGBA").getchannel("A").getextrema()[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                if not _has_alpha(file):
+                    return False
+                darkest = file.convert("RGBA").getchannel("A").getextrema()[0]
     except READ_ERRORS:
         return False  # reading it for restoring says why
     return bool(np.less(darkest, 128))
@@ -200,9 +208,17 @@ def _grey(file: Image.Image) -> NDArray[np.float32]:
         deep = np.asarray(file).astype(np.float32)
         return deep / (65535.0 if deep.max(initial=0) > 255 else 255.0)
     if file.mode == "F":
-        return np.asarray(file, np.float32)
-    flat = file.convert("RGBA").convert("RGB") if _has_alpha(file) else file
-    return np.asarray(flat.convert("L"), np.float32) / 255.0
+        levels = np.nan_to_num(np.asarray(file, np.float32), nan=0.0, posinf=1.0, neginf=0.0)
+        largest = levels.max(initial=0)
+        return levels / np.float32(1 if largest <= 1 else 255 if largest <= 255 else 65535)
+    if not _has_alpha(file):
+        return np.asarray(file.convert("L"), np.float32) / 255.0
+    pixels = np.asarray(file.convert("RGBA"), np.float32) / 255.0
+    alpha = pixels[..., 3]
+    one_colour = (pixels[..., :3] == pixels[0, 0, :3]).all()
+    if one_colour and alpha.min() < alpha.max():
+        return alpha
+    return np.asarray(file.convert("RGBA").convert("L"), np.float32) / 255.0
 
 
 def fit_grey(grey: NDArray[np.float32], photo: Photo, path: Path) -> NDArray[np.float32]:

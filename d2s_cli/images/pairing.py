@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from d2s_cli.errors import InputError, UsageError
+from d2s_cli.images.files import check_file, leads_nowhere, typed
 from d2s_cli.images.formats import FORMATS, suffix_for
 from d2s_cli.images.masks import has_transparent_pixels
 
@@ -18,7 +20,9 @@ MASK_PATTERNS = ("{}_mask*", "{}-mask", "{}.mask", "masks/{}", "masks/{}_mask*")
 MASK_FOLDER_PATTERNS = ("{}", "{}_mask*", "{}-mask", "{}.mask")
 #: how tools name their results, tried in this order; {} is the picture's stem
 GUIDE_PATTERNS = ("{}", "{}_out", "{}.out", "{}_inpainted", "Out_{}")
-_MASK_NAME = re.compile(r"^(?P<stem>.+?)(_mask[^/]*|-mask|\.mask)$")
+#: where in a name the picture's stem may end, if it is a mask's name
+_MASK_ENDING = re.compile(r"_mask|-mask\Z|\.mask\Z")
+_MASK_HINT = "try: --mask FILE, white where pixels are missing"
 
 
 @dataclass(frozen=True)
@@ -53,25 +57,33 @@ class Plan:
     folder: Path | None
 
 
-def find_images(inputs: Sequence[Path], recursive: bool = False) -> list[tuple[Path, Path | None]]:
+def find_images(
+    inputs: Sequence[Path], recursive: bool = False, others: Iterable[Path | None] = ()
+) -> list[tuple[Path, Path | None]]:
     """Pictures named or found in folders, with the folder they were found in (None if named).
 
     A file that is named as another picture's mask is a mask and no input; so is all in `masks/`.
+    Hidden files and folders are left out. A link to nothing counts: that it cannot be read is
+    said later, of this picture.
+
+    Args:
+        inputs: pictures and folders.
+        recursive: go into subfolders.
+        others: masks, results of other tools and the output; files and folders of these that lie
+            in an input folder are no pictures to restore.
 
     Raises:
         InputError: an input is not there, or nothing was found.
     """
     found: list[tuple[Path, Path | None]] = []
     for path in inputs:
-        if path.is_dir():
-            walk = sorted(path.rglob("*") if recursive else path.iterdir())
-            files = [f for f in walk if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()]
+        if os.path.isdir(path):
+            files = _files_in(path, recursive, _within(path, others))
             known = {(f.parent, f.stem) for f in files}
             found += [(f, path) for f in files if not _is_mask(f, known)]
-        elif path.is_file():
-            found.append((path, None))
         else:
-            raise InputError(f"no picture or folder at {path}")
+            check_file(path, "picture or folder", "look at the spelling")
+            found.append((path, None))
     if not found:
         raise InputError(
             f"no pictures in {', '.join(map(str, inputs))}",
@@ -81,9 +93,41 @@ def find_images(inputs: Sequence[Path], recursive: bool = False) -> list[tuple[P
     return found
 
 
+def _files_in(folder: Path, recursive: bool, left_out: set[tuple[str, ...]]) -> list[Path]:
+    """Picture files of a folder in order; InputError if it cannot be read."""
+    try:
+        walk = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"cannot read the folder {folder}: {error.strerror}", "look at its permissions"
+        ) from error
+    files = []
+    for file in walk:
+        parts = file.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in parts)
+        if hidden or any(parts[: len(others)] == others for others in left_out):
+            continue
+        if _is_picture_file(file):
+            files.append(file)
+    return files
+
+
+def _within(folder: Path, paths: Iterable[Path | None]) -> set[tuple[str, ...]]:
+    """Those of `paths` that lie in `folder`, as names from there."""
+    base = Path(os.path.realpath(folder))
+    real = (Path(os.path.realpath(path)) for path in paths if path is not None)
+    return {p.relative_to(base).parts for p in real if p != base and p.is_relative_to(base)}
+
+
+def _is_picture_file(path: Path) -> bool:
+    """By its name; folders, pipes and devices are none."""
+    named = path.suffix.lower() in IMAGE_SUFFIXES
+    return named and (os.path.isfile(path) or leads_nowhere(path))
+
+
 def _is_mask(path: Path, known: set[tuple[Path, str]]) -> bool:
-    match = _MASK_NAME.match(path.stem)
-    return path.parent.name == "masks" or bool(match and (path.parent, match["stem"]) in known)
+    stems = (path.stem[: match.start()] for match in _MASK_ENDING.finditer(path.stem))
+    return path.parent.name == "masks" or any((path.parent, stem) in known for stem in stems)
 
 
 def _matches(folder: Path, patterns: Iterable[str], stem: str) -> list[Path]:
@@ -91,14 +135,16 @@ def _matches(folder: Path, patterns: Iterable[str], stem: str) -> list[Path]:
     found: list[Path] = []
     for pattern in patterns:
         # the stem is text, not a pattern: brackets and stars in names mean themselves
-        regex = re.compile(re.escape(Path(pattern.format(stem)).name).replace(r"\*", ".*"))
+        before, _, after = Path(pattern).name.partition("{}")
+        name = before + re.escape(stem) + re.escape(after).replace(r"\*", ".*")
+        regex = re.compile(name, re.DOTALL)
         parent = folder / Path(pattern).parent
-        if not parent.is_dir():
+        if not os.path.isdir(parent):
             continue
         found += [
             f
             for f in sorted(parent.iterdir())
-            if f.suffix.lower() in IMAGE_SUFFIXES and regex.fullmatch(f.stem) and f not in found
+            if regex.fullmatch(f.stem) and f not in found and _is_picture_file(f)
         ]
     return found
 
@@ -133,7 +179,7 @@ def find_masks(
 def _masks_by_name(image: Path, mask: Path | None, below: Path | None) -> list[Path]:
     if mask is None:
         return [m for m in _matches(image.parent, MASK_PATTERNS, image.stem) if m != image]
-    if not mask.is_dir():
+    if not os.path.isdir(mask):
         return [mask]
     if below is not None and image.parent != below:
         mirrored = mask / image.parent.relative_to(below)
@@ -167,10 +213,9 @@ def find_result(
     Raises:
         InputError: none, or more than one of the same name.
     """
-    if results.is_file():
+    if not os.path.isdir(results):
+        check_file(results, what, "look at the spelling")
         return results
-    if not results.is_dir():
-        raise InputError(f"no folder or file of {what}s at {results}")
     folders = [results]
     if below is not None and image.parent != below:
         folders.insert(0, results / image.parent.relative_to(below))
@@ -212,17 +257,20 @@ def make_plan(
         InputError: nothing to do at all; two results with one name; a result over an input.
         UsageError: --output names a file of another format than --format.
     """
-    if mask is not None and not Path(mask).exists():
-        raise InputError(f"no mask at {mask}", "try: --mask FILE, white where pixels are missing")
     paths = [Path(p) for p in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     mask, output, guides = (None if p is None else Path(p) for p in (mask, output, guides))
+    if mask is not None and not os.path.isdir(mask):
+        check_file(mask, "mask", _MASK_HINT)
     jobs, failed = _pair(paths, mask, output, guides, recursive, choice, source)
     _refuse_collisions(jobs)
-    return Plan(jobs, failed, _results_folder(paths, output))
+    folder = _results_folder(paths, output)
+    if folder is not None and os.path.isfile(folder):
+        raise InputError(f"{folder} is a file, not a folder", "try: --output OTHER_FOLDER")
+    return Plan(jobs, failed, folder)
 
 
 def _results_folder(inputs: Sequence[Path], output: Path | None) -> Path | None:
-    folders = [path for path in inputs if path.is_dir()]
+    folders = [path for path in inputs if os.path.isdir(path)]
     if not folders and len(inputs) == 1:
         return None
     if output is not None:
@@ -239,7 +287,7 @@ def _pair(
     choice: str,
     source: str,
 ) -> tuple[list[Job], list[tuple[Path, InputError]]]:
-    images = find_images(inputs, recursive)
+    images = find_images(inputs, recursive, (mask, output, guides))
     jobs: list[Job] = []
     failed: list[tuple[Path, InputError]] = []
     one_file = len(images) == 1 and images[0][1] is None
@@ -272,7 +320,7 @@ def no_mask(image: Path, mask: Path | None) -> InputError:
     return InputError(
         f"no mask for {image}",
         f"looked {where} for: {', '.join(p.format(image.stem) for p in patterns)}\n"
-        f"try: d2s inpaint {image} --mask MASK.png   (white where pixels are missing)",
+        f"try: d2s inpaint {typed(image)} --mask MASK.png   (white where pixels are missing)",
     )
 
 
@@ -299,7 +347,7 @@ def output_path(
     """
     suffix = suffix_for(image.suffix, choice)
     name = (stem or image.stem) + suffix
-    if single and output is not None and output.suffix and not output.is_dir():
+    if single and output is not None and output.suffix and not os.path.isdir(output):
         if (other := suffix_for(output.suffix, choice)) != output.suffix:
             raise UsageError(
                 f"--format {choice} and --output {output} name different formats",
@@ -315,10 +363,11 @@ def output_path(
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    inputs = {p.resolve() for job in jobs for p in (job.image, job.mask, job.guide) if p}
-    seen: dict[Path, Path] = {}
+    # realpath, since Path.resolve does not take links in a circle
+    inputs = {os.path.realpath(p) for job in jobs for p in (job.image, job.mask, job.guide) if p}
+    seen: dict[str, Path] = {}
     for job in jobs:
-        target = job.output.resolve()
+        target = os.path.realpath(job.output)
         if target in inputs:
             raise InputError(
                 f"the result for {job.image} would overwrite an input: {job.output}",
@@ -337,9 +386,9 @@ def refuse_existing(paths: Iterable[Path], force: bool, inputs: Iterable[Path] =
 
     To be called before anything is computed.
     """
-    existing = [path for path in paths if path.exists()]
-    read = {path.resolve() for path in inputs}
-    if lost := [path for path in existing if path.resolve() in read]:
+    existing = [path for path in paths if os.path.lexists(path)]
+    read = {os.path.realpath(path) for path in inputs}
+    if lost := [path for path in existing if os.path.realpath(path) in read]:
         raise InputError(
             f"the result would overwrite an input: {lost[0]}", "try: --output OTHER_NAME"
         )
