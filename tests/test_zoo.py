@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_conditions
 import typer.main
 import zoo_folders
 from test_runs import d2s, make_weights
 from typer.testing import Result
-from zoo import ZOO, Odd, Words, good_pair
+from zoo import ZOO, Odd, Words, good_pair, table
 
 from d2s_cli.cli.app import app
 from d2s_cli.errors import SOME_FAILED, D2SError
@@ -23,6 +24,7 @@ from d2s_cli.images.reading import read_photo
 from d2s_cli.manifest import FINISHED
 
 assert zoo_folders  # adds to the zoo
+assert test_conditions  # adds the rows that it tests
 
 
 def key(one: Odd) -> str:
@@ -114,6 +116,18 @@ def error_of(result: Result) -> tuple[int, str, str]:
     error = entry["error"]
     assert error["code"] == result.exit_code
     return result.exit_code, error["message"], error["hint"]
+
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "odd-inputs.md"
+
+
+def test_the_page_is_what_the_zoo_holds() -> None:
+    """With D2S_WRITE_PAGE=1 the tables are written instead."""
+    text = PAGE.read_text()
+    head = text[: text.index("## ")]
+    if os.environ.get("D2S_WRITE_PAGE"):
+        PAGE.write_text(head + table())
+    assert text == head + table(), "try: D2S_WRITE_PAGE=1 python -m pytest tests/test_zoo.py"
 
 
 def test_names_are_single() -> None:

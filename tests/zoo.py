@@ -64,6 +64,35 @@ def odd(
     return add
 
 
+#: rows whose tests are in tests/test_conditions.py: name, outcome, says
+CONDITIONS: list[tuple[str, str, str]] = []
+Test = Callable[..., None]
+
+
+def condition(name: str, outcome: str, says: str) -> Callable[[Test], Test]:
+    """Marks the test of a row about what happens round a run."""
+
+    def mark(test: Test) -> Test:
+        CONDITIONS.append((name, outcome, says))
+        return test
+
+    return mark
+
+
+def table() -> str:
+    """The tables of docs/odd-inputs.md."""
+    groups: dict[str, list[tuple[str, str, str]]] = {}
+    for one in ZOO:
+        groups.setdefault(one.group, []).append((one.name, one.outcome, one.says))
+    groups["What happens round a run"] = CONDITIONS
+    lines: list[str] = []
+    for group, rows in groups.items():
+        lines += [f"## {group}", "", "| Input | Outcome | Said |", "| --- | --- | --- |"]
+        lines += [f"| {name.replace('|', chr(92) + '|')} | {o} | {s} |" for name, o, s in rows]
+        lines += [""]
+    return "\n".join(lines)
+
+
 # pieces
 
 
@@ -193,6 +222,11 @@ for _format in WHOLE:
 @odd("Cut short", "JPEG without its end marker", "refused", "cannot read")
 def _(folder: Path) -> None:
     put(folder, "odd.jpg", coded(picture(), "JPEG")[:-2])
+
+
+@odd("Cut short", "TIFF without pages", "refused", "without pages")
+def _(folder: Path) -> None:
+    put(folder, "odd.tif", b"II*\0" + bytes(100))
 
 
 @odd("Cut short", "TIFF whose directory lies beyond its end", "refused", "cannot read")

@@ -40,7 +40,10 @@ def check_writable(path: Path) -> None:
     folder = path.parent
     while not os.path.lexists(folder):
         folder = folder.parent
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+    effective = os.access in os.supports_effective_ids
+    if not os.path.isdir(folder) or not os.access(
+        folder, os.W_OK | os.X_OK, effective_ids=effective
+    ):
         raise InputError(f"cannot write {path}: no writing in {folder}", "try: --output OTHER")
 
 
