@@ -12,6 +12,7 @@ The refiner is tiny, so that 500 pictures take minutes; every window goes throug
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import os
 import resource
@@ -69,6 +70,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=500)
     parser.add_argument("--every", type=int, default=50)
     parser.add_argument("--guide", default="telea")
+    parser.add_argument(
+        "--trim", action="store_true", help="first give back what is free (glibc), then measure"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     began = time.monotonic()
@@ -80,6 +84,8 @@ def main() -> None:
         def report(event: Event) -> None:
             if event.done and event.done % asked.every == 0:
                 gc.collect()
+                if asked.trim:
+                    ctypes.CDLL("libc.so.6").malloc_trim(0)
                 print(f"| {event.done} | {resident():.0f} | {time.monotonic() - began:.0f} |")
                 sys.stdout.flush()
 

@@ -540,10 +540,10 @@ def refine(
     return carry_out(plan, report, stop, settings)
 
 
-def _planning(settings: dict[str, Any]) -> tuple[str, str]:
-    """The settings that the plan depends on: format of the results, source of the masks."""
+def _planning(settings: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """The settings that the plan depends on: format of the results, source and names of masks."""
     masks: MaskSettings = settings.get("mask_settings", MaskSettings())
-    return settings.get("format", "keep"), masks.source
+    return settings.get("format", "keep"), masks.source, masks.names
 
 
 def carry_out(

@@ -21,7 +21,7 @@ LEVELS = {
     "manifest": 5,
     "batches": 5,
     "engine": 6,
-    "doctor": 5,
+    "doctor": 6,
     "training": 4,
     "cli": 7,
     "__main__": 8,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -39,6 +40,18 @@ def print_error(error: D2SError) -> None:
     say(f"error: {error.message}")
     for line in error.hint.splitlines():
         say(f"  {line}")
+
+
+def print_json_error(error: D2SError) -> None:
+    """The error for programs, on stdout."""
+    found = {"code": error.exit_code, "message": error.message, "hint": error.hint}
+    print(json.dumps({"schema": 1, "error": found}, indent=1))
+
+
+def names_as_they_are() -> None:
+    """Let stdout take names of files that are no text, as the bytes that they are."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 class RunDisplay:
@@ -173,7 +186,13 @@ def _megabytes(size: int) -> str:
 
 
 def print_summary(
-    entries: list[Entry], seconds: float, left: int, quiet: bool, as_json: bool, paths: bool
+    entries: list[Entry],
+    seconds: float,
+    left: int,
+    quiet: bool,
+    as_json: bool,
+    paths: bool,
+    path_end: str = "\n",
 ) -> int:
     """Say what became of the run and return the exit code.
 
@@ -183,6 +202,7 @@ def print_summary(
         left: results that an interrupted run did not come to.
         quiet: no summary.
         as_json, paths: what goes to stdout.
+        path_end: what follows a printed path.
     """
     statuses = ("done", "copied", "skipped", "failed")
     counts = {status: sum(e["status"] == status for e in entries) for status in statuses}
@@ -191,7 +211,7 @@ def print_summary(
     elif paths:
         for entry in entries:
             if entry["status"] in ("done", "copied"):
-                print(entry["output"]["path"])
+                print(entry["output"]["path"], end=path_end)
     if not quiet:
         say(_summary(entries, counts, seconds, left))
     failed = [e for e in entries if e["status"] == "failed"]

@@ -15,12 +15,14 @@ from d2s_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Saying:
-    """What is printed, and where: `progress` and `quiet` on stderr, the others on stdout."""
+    """What is printed, and where: `progress` and `quiet` on stderr, the others on stdout; `null`
+    ends paths with NUL."""
 
     progress: str
     quiet: bool
     as_json: bool
     print_paths: bool
+    null: bool = False
 
 
 def restore(
@@ -48,6 +50,7 @@ def restore(
             recursive,
             settings["format"],
             settings["mask_settings"].source,
+            settings["mask_settings"].names,
         )
         if dry_run:
             return print_plan(plan, saying.as_json)
@@ -63,5 +66,6 @@ def restore(
             saying.quiet,
             saying.as_json and not pipes.to_stdout,
             saying.print_paths and not pipes.to_stdout,
+            "\0" if saying.null else "\n",
         )
         return interrupts.exit_code() or code

@@ -58,7 +58,10 @@ class Plan:
 
 
 def find_images(
-    inputs: Sequence[Path], recursive: bool = False, others: Iterable[Path | None] = ()
+    inputs: Sequence[Path],
+    recursive: bool = False,
+    others: Iterable[Path | None] = (),
+    names: Sequence[str] = (),
 ) -> list[tuple[Path, Path | None]]:
     """Pictures named or found in folders, with the folder they were found in (None if named).
 
@@ -71,6 +74,7 @@ def find_images(
         recursive: go into subfolders.
         others: masks, results of other tools and the output; files and folders of these that lie
             in an input folder are no pictures to restore.
+        names: how masks are named, see MaskSettings.
 
     Raises:
         InputError: an input is not there, or nothing was found.
@@ -80,7 +84,7 @@ def find_images(
         if os.path.isdir(path):
             files = _files_in(path, recursive, _within(path, others))
             known = {(f.parent, f.stem) for f in files}
-            found += [(f, path) for f in files if not _is_mask(f, known)]
+            found += [(f, path) for f in files if not _is_mask(f, known, names)]
         else:
             check_file(path, "picture or folder", "look at the spelling")
             found.append((path, None))
@@ -125,9 +129,37 @@ def _is_picture_file(path: Path) -> bool:
     return named and (os.path.isfile(path) or leads_nowhere(path))
 
 
-def _is_mask(path: Path, known: set[tuple[Path, str]]) -> bool:
+def _is_mask(path: Path, known: set[tuple[Path, str]], names: Sequence[str]) -> bool:
+    if names:
+        return any(_is_named(path, known, name) for name in names)
     stems = (path.stem[: match.start()] for match in _MASK_ENDING.finditer(path.stem))
     return path.parent.name == "masks" or any((path.parent, stem) in known for stem in stems)
+
+
+def _is_named(path: Path, known: set[tuple[Path, str]], name: str) -> bool:
+    """True if a file has the name of a mask of a known picture."""
+    folder, _, last = name.rpartition("/")
+    if folder and not path.parent.match(folder):
+        return False
+    for stem in ("(?P<stem>.+)", "(?P<stem>.+?)"):  # the star may hold more or less
+        match = re.fullmatch(_regex(last, "{stem}", stem), _compared(path, last), re.DOTALL)
+        itself = not folder and match is not None and match["stem"] == path.stem
+        if match and not itself:
+            found = (path.parents[len(Path(folder).parts)], match["stem"])
+            if found in known:
+                return True
+    return False
+
+
+def _compared(path: Path, pattern: str) -> str:
+    """What of a file's name a pattern speaks of: all of it if the pattern has an ending."""
+    return path.name if Path(pattern).suffix.lower() in IMAGE_SUFFIXES else path.stem
+
+
+def _regex(pattern: str, place: str, stem: str) -> str:
+    """A regular expression for a pattern with * and a place for the stem's own expression."""
+    before, _, after = (re.escape(part) for part in pattern.partition(place))
+    return before.replace(r"\*", ".*") + stem + after.replace(r"\*", ".*")
 
 
 def _matches(folder: Path, patterns: Iterable[str], stem: str) -> list[Path]:
@@ -135,22 +167,25 @@ def _matches(folder: Path, patterns: Iterable[str], stem: str) -> list[Path]:
     found: list[Path] = []
     for pattern in patterns:
         # the stem is text, not a pattern: brackets and stars in names mean themselves
-        before, _, after = Path(pattern).name.partition("{}")
-        name = before + re.escape(stem) + re.escape(after).replace(r"\*", ".*")
-        regex = re.compile(name, re.DOTALL)
+        last = Path(pattern).name
+        regex = re.compile(_regex(last, "{}", re.escape(stem)), re.DOTALL)
         parent = folder / Path(pattern).parent
         if not os.path.isdir(parent):
             continue
         found += [
             f
             for f in sorted(parent.iterdir())
-            if regex.fullmatch(f.stem) and f not in found and _is_picture_file(f)
+            if regex.fullmatch(_compared(f, last)) and f not in found and _is_picture_file(f)
         ]
     return found
 
 
 def find_masks(
-    image: Path, mask: Path | None, below: Path | None = None, source: str = "auto"
+    image: Path,
+    mask: Path | None,
+    below: Path | None = None,
+    source: str = "auto",
+    names: Sequence[str] = (),
 ) -> list[Path]:
     """Masks of a picture: the given file, or by name in the given folder, or beside the picture.
 
@@ -160,6 +195,7 @@ def find_masks(
         below: folder that the picture was found in; a folder of masks may mirror its tree.
         source: "name" looks no further; "alpha" or a key colour is the picture itself; "auto" takes
             the picture itself if no mask lies beside it and it has transparent pixels.
+        names: how masks are named, see MaskSettings.
 
     Raises:
         UsageError: a mask and another source are both given.
@@ -170,22 +206,32 @@ def find_masks(
                 f"--mask {mask} and --mask-from {source} contradict each other", "leave one out"
             )
         return [image]
-    found = _masks_by_name(image, mask, below)
+    found = _masks_by_name(image, mask, below, names)
     if not found and mask is None and source == "auto" and has_transparent_pixels(image):
         return [image]
     return found
 
 
-def _masks_by_name(image: Path, mask: Path | None, below: Path | None) -> list[Path]:
+def _mask_patterns(mask: Path | None, names: Sequence[str]) -> Sequence[str]:
+    """Where masks are looked for, beside a picture or in a folder of masks."""
+    if names:
+        return [name.replace("{stem}", "{}") for name in names]
+    return MASK_PATTERNS if mask is None else MASK_FOLDER_PATTERNS
+
+
+def _masks_by_name(
+    image: Path, mask: Path | None, below: Path | None, names: Sequence[str]
+) -> list[Path]:
+    patterns = _mask_patterns(mask, names)
     if mask is None:
-        return [m for m in _matches(image.parent, MASK_PATTERNS, image.stem) if m != image]
+        return [m for m in _matches(image.parent, patterns, image.stem) if m != image]
     if not os.path.isdir(mask):
         return [mask]
     if below is not None and image.parent != below:
         mirrored = mask / image.parent.relative_to(below)
-        if found := _matches(mirrored, MASK_FOLDER_PATTERNS, image.stem):
+        if found := _matches(mirrored, patterns, image.stem):
             return found
-    return _matches(mask, MASK_FOLDER_PATTERNS, image.stem)
+    return _matches(mask, patterns, image.stem)
 
 
 def find_guide(guides: Path, image: Path, mask: Path, below: Path | None = None) -> Path:
@@ -214,7 +260,7 @@ def find_result(
         InputError: none, or more than one of the same name.
     """
     if not os.path.isdir(results):
-        check_file(results, what, "look at the spelling")
+        check_file(results, f"folder or file of {what}s", "look at the spelling")
         return results
     folders = [results]
     if below is not None and image.parent != below:
@@ -243,6 +289,7 @@ def make_plan(
     recursive: bool = False,
     choice: str = "keep",
     source: str = "auto",
+    names: Sequence[str] = (),
 ) -> Plan:
     """Pair everything before anything runs.
 
@@ -252,6 +299,7 @@ def make_plan(
         recursive: go into subfolders.
         choice: --format, a key of formats.CHOICES.
         source: --mask-from, see `find_masks`.
+        names: --mask-name, see MaskSettings.
 
     Raises:
         InputError: nothing to do at all; two results with one name; a result over an input.
@@ -261,7 +309,7 @@ def make_plan(
     mask, output, guides = (None if p is None else Path(p) for p in (mask, output, guides))
     if mask is not None and not os.path.isdir(mask):
         check_file(mask, "mask", _MASK_HINT)
-    jobs, failed = _pair(paths, mask, output, guides, recursive, choice, source)
+    jobs, failed = _pair(paths, mask, output, guides, recursive, choice, source, names)
     _refuse_collisions(jobs)
     folder = _results_folder(paths, output)
     if folder is not None and os.path.isfile(folder):
@@ -286,15 +334,16 @@ def _pair(
     recursive: bool,
     choice: str,
     source: str,
+    names: Sequence[str],
 ) -> tuple[list[Job], list[tuple[Path, InputError]]]:
-    images = find_images(inputs, recursive, (mask, output, guides))
+    images = find_images(inputs, recursive, (mask, output, guides), names)
     jobs: list[Job] = []
     failed: list[tuple[Path, InputError]] = []
     one_file = len(images) == 1 and images[0][1] is None
     for image, below in images:
-        masks = find_masks(image, mask, below, source)
+        masks = find_masks(image, mask, below, source, names)
         if not masks:
-            failed.append((image, no_mask(image, mask)))
+            failed.append((image, no_mask(image, mask, names)))
             continue
         for one in masks:
             stem = one.stem if len(masks) > 1 else None
@@ -313,13 +362,13 @@ def default_folder(inputs: Path) -> Path:
     return inputs.parent / f"{inputs.resolve().name}_d2s"
 
 
-def no_mask(image: Path, mask: Path | None) -> InputError:
+def no_mask(image: Path, mask: Path | None, names: Sequence[str] = ()) -> InputError:
     """What to say of a picture for which `find_masks` found nothing."""
-    patterns = MASK_PATTERNS if mask is None else MASK_FOLDER_PATTERNS
+    patterns = _mask_patterns(mask, names)
     where = "beside it" if mask is None else f"in {mask}"
     return InputError(
         f"no mask for {image}",
-        f"looked {where} for: {', '.join(p.format(image.stem) for p in patterns)}\n"
+        f"looked {where} for: {', '.join(p.replace('{}', image.stem) for p in patterns)}\n"
         f"try: d2s inpaint {typed(image)} --mask MASK.png   (white where pixels are missing)",
     )
 
