@@ -54,7 +54,7 @@ from d2s_cli.manifest import (
     starts_of,
 )
 from d2s_cli.recipe import Recipe, Settings, check_settings, resolve_recipe
-from d2s_cli.runtime import pick
+from d2s_cli.runtime import give_back_memory, pick
 from d2s_cli.weights.bundled import find_weights
 
 #: pictures, and pixels of them, held in memory while their windows wait for a full batch
@@ -383,6 +383,7 @@ class Engine:
     def _finished(self, opened: list[_Open]) -> Iterator[Entry]:
         for current in [o for o in opened if o.waiting == 0]:
             opened.remove(current)
+            give_back_memory()
             for sample, path in enumerate(current.outputs):
                 try:
                     yield self._write(current, sample, path)

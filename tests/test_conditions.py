@@ -27,8 +27,12 @@ NOBODY = 65534
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
-    weights = make_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-    return ["-g", "telea", "--tk", 0, "-w", weights, "-d", "cpu", "--precision", "fp32", "--json"]
+    folder = tmp_path_factory.mktemp("weights")
+    weights = make_weights(folder / "tiny.safetensors")
+    words = ["-g", "telea", "--tk", 0, "-w", weights, "-d", "cpu", "--precision", "fp32", "--json"]
+    save_pair(folder / "first", "p")
+    d2s("inpaint", folder / "first", *words)  # imports what a user without rights cannot
+    return words
 
 
 @pytest.fixture
