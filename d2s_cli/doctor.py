@@ -42,10 +42,17 @@ class Finding:
     hint: str = ""
 
 
-def examine() -> Iterator[Finding]:
-    """All findings, quick ones first."""
+def examine(quick: bool = False, run: bool = False) -> Iterator[Finding]:
+    """All findings, quick ones first.
+
+    Args:
+        quick: those that load no library.
+        run: restore a picture too.
+    """
     yield from check_versions()
     yield from check_folders({"current folder": Path(), "temporary folder": None})
+    if quick:
+        return
     broken = list(check_imports())
     yield from broken
     if broken:
@@ -54,6 +61,8 @@ def examine() -> Iterator[Finding]:
     yield from check_weights()
     yield from check_installed()
     yield from check_guides()
+    if run:
+        yield from check_run()
 
 
 def can_run(findings: Iterable[Finding]) -> bool:
@@ -177,6 +186,38 @@ def check_guides() -> Iterator[Finding]:
             yield Finding("ok", f"guide {plugin.name} of {plugin.origin}: loads")
     if not working:
         yield Finding("error", "no guide works here", "try: pip install --force-reinstall d2s")
+
+
+def check_run() -> Iterator[Finding]:
+    """A drawn picture is restored from file to file: guide, refinement, writing, reading back."""
+    import numpy as np
+
+    from d2s_cli.engine import inpaint
+    from d2s_cli.images.drawings import write_drawing
+
+    side, hole = 256, np.s_[96:160, 96:160]
+    across = np.linspace(40, 200, side, dtype=np.float32)
+    grain = np.random.default_rng(0).normal(0, 6, (side, side, 3))
+    picture = (across[None, :, None] / 2 + across[:, None, None] / 2 + grain).astype(np.uint8)
+    mask = np.zeros((side, side), np.uint8)
+    picture[hole], mask[hole] = 0, 255
+    hint = "try: d2s inpaint on a picture of yours, and report what it says"
+    with tempfile.TemporaryDirectory(prefix="d2s-doctor-") as name:
+        image, beside = Path(name) / "picture.png", Path(name) / "picture_mask.png"
+        try:
+            write_drawing(picture, image)
+            write_drawing(mask, beside)
+            (entry,) = inpaint(image, beside, tk=50, steps=2)
+        except BROKEN as error:
+            hint = error.hint if isinstance(error, D2SError) else hint
+            yield Finding("error", f"a run: {_first_line(error)}", hint)
+            return
+    if entry["status"] != "done" or entry["changed_outside"]:
+        reason = entry.get("error", {}).get("message", "known pixels changed")
+        yield Finding("error", f"a run: {reason}", hint)
+    else:
+        text = f"a run: 256x256, {entry['seconds']:.1f} s, 0 pixels changed outside the hole"
+        yield Finding("ok", text)
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +22,12 @@ from numpy.typing import NDArray
 
 from d2s_cli.batches import Piece, WindowBatches
 from d2s_cli.diffusion.refiner import Refiner, load_refiner
-from d2s_cli.errors import GuideError, InputError, UsageError, WeightsError
+from d2s_cli.errors import D2SError, GuideError, InputError, UsageError, WeightsError
 from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.on_photo import fill_window, hole_seed
 from d2s_cli.guides.registry import load_guide
 from d2s_cli.images.colour_detail import calm_colour
+from d2s_cli.images.files import check_file, check_writable
 from d2s_cli.images.formats import format_of, is_lossless
 from d2s_cli.images.masks import MaskSettings, read_mask
 from d2s_cli.images.pairing import Job, Plan, make_plan
@@ -52,7 +54,7 @@ from d2s_cli.manifest import (
     starts_of,
 )
 from d2s_cli.recipe import Recipe, Settings, check_settings, resolve_recipe
-from d2s_cli.runtime import pick
+from d2s_cli.runtime import give_back_memory, pick
 from d2s_cli.weights.bundled import find_weights
 
 #: pictures, and pixels of them, held in memory while their windows wait for a full batch
@@ -60,6 +62,8 @@ MAX_OPEN = 16
 MAX_OPEN_PIXELS = 100_000_000
 #: how far a padded guide result may exceed the picture at the right and bottom
 GUIDE_PADDING = 64
+#: what ends the work on one picture and not the run
+PICTURE_ERRORS = (InputError, MemoryError)
 #: the name under which defaults for results of unknown tools are kept
 UNKNOWN_TOOL = "*"
 
@@ -149,6 +153,7 @@ class Engine:
         self._guide_record: Entry = {"name": "none"}
         self.batches = WindowBatches(self.refiner, settings.batch)
         self.manifest = Manifest(None)
+        self.unrecorded = False
 
     def run(
         self,
@@ -175,7 +180,7 @@ class Engine:
         for results in (unpaired, self._results(jobs)):
             for entry in results:
                 entries.append(entry)
-                self.manifest.append(entry)
+                self._record(entry)
                 text = describe(entry)
                 self.report(Event(entry["status"], text, len(entries), total, entry))
         return entries
@@ -190,6 +195,15 @@ class Engine:
         if guide.files:
             self._guide_record["weights"] = [file_record(path) for path in guide.files]
 
+    def _record(self, entry: Entry) -> None:
+        """Into the manifest; where that cannot be written, the pictures still matter more."""
+        try:
+            self.manifest.append(entry)
+        except InputError as error:
+            if not self.unrecorded:
+                self.report(Event("warning", f"{error.message}; {error.hint}"))
+            self.unrecorded = True
+
     def _results(self, jobs: Sequence[Job]) -> Iterator[Entry]:
         """Entries in the order in which pictures become ready."""
         opened: list[_Open] = []
@@ -198,8 +212,8 @@ class Engine:
                 break
             try:
                 yield from self._start(job, opened)
-            except InputError as error:
-                yield failure(job.image, job.output, error)
+            except PICTURE_ERRORS as error:
+                yield failure(job.image, job.output, _of_picture(job.image, error))
             self.batches.compute_full()
             yield from self._finished(opened)
             pixels = sum(o.hole.size for o in opened)
@@ -230,6 +244,8 @@ class Engine:
                     "output": {"path": str(path)},
                 }
             return
+        for path in outputs:
+            check_writable(path)
         photo = read_photo(job.image)
         mask = read_mask(job.mask, photo, self.settings.mask_settings)
         for warning in mask.warnings:
@@ -256,6 +272,9 @@ class Engine:
 
     def _expected(self, job: Job) -> Entry:
         """What a finished entry for this job says about where its result came from."""
+        look = "look whether it was moved, or the disk is gone"
+        check_file(job.image, "picture", look)
+        check_file(job.mask, "mask", look)
         try:
             guide: Any = self._guide_record
             if job.guide is not None:
@@ -268,7 +287,9 @@ class Engine:
                 "settings": self._settings_record,
             }
         except OSError as error:
-            raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
+            raise InputError(
+                f"cannot read {error.filename}: {error.strerror}", "look at its permissions"
+            ) from error
 
     @functools.cached_property
     def _weights_record(self) -> Entry:
@@ -281,7 +302,7 @@ class Engine:
 
     def _is_there(self, outputs: Sequence[Path], expected: Entry) -> bool:
         """True if the results need no work; an error if they may not be replaced."""
-        existing = [path for path in outputs if path.exists()]
+        existing = [path for path in outputs if os.path.lexists(path)]
         whole = len(existing) == len(outputs)
         mode = self.settings.if_exists
         if mode == "skip":
@@ -362,11 +383,13 @@ class Engine:
     def _finished(self, opened: list[_Open]) -> Iterator[Entry]:
         for current in [o for o in opened if o.waiting == 0]:
             opened.remove(current)
+            give_back_memory()
             for sample, path in enumerate(current.outputs):
                 try:
                     yield self._write(current, sample, path)
-                except InputError as error:
-                    yield failure(current.job.image, path, error)
+                except PICTURE_ERRORS as error:
+                    image = current.job.image
+                    yield failure(image, path, _of_picture(image, error))
 
     def _write(self, current: _Open, sample: int, path: Path) -> Entry:
         photo, hole = current.photo, current.hole
@@ -419,6 +442,14 @@ def _composite(current: _Open, window: Window, guide: NDArray[Any]) -> NDArray[A
     """A window with the guide's pixels in the hole and known ones elsewhere."""
     hole = current.hole[window.slices]
     return np.where(hole[..., None], guide, current.photo.rgb[window.slices])
+
+
+def _of_picture(image: Path, error: D2SError | MemoryError) -> D2SError:
+    if isinstance(error, D2SError):
+        return error
+    return InputError(
+        f"not enough memory for {image}", "cut the picture into parts, and restore each"
+    )
 
 
 def describe(entry: Entry) -> str:
@@ -510,10 +541,10 @@ def refine(
     return carry_out(plan, report, stop, settings)
 
 
-def _planning(settings: dict[str, Any]) -> tuple[str, str]:
-    """The settings that the plan depends on: format of the results, source of the masks."""
+def _planning(settings: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """The settings that the plan depends on: format of the results, source and names of masks."""
     masks: MaskSettings = settings.get("mask_settings", MaskSettings())
-    return settings.get("format", "keep"), masks.source
+    return settings.get("format", "keep"), masks.source, masks.names
 
 
 def carry_out(

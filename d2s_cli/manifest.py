@@ -74,8 +74,8 @@ class Manifest:
                 self._remember(entry)
 
     def _remember(self, entry: Entry) -> None:
-        if entry.get("output"):
-            self.entries[str(Path(entry["output"]["path"]).absolute())] = entry
+        if path := _output_of(entry):
+            self.entries[str(Path(path).absolute())] = entry
 
     def append(self, entry: Entry) -> None:
         """Raises InputError if the file cannot be written."""
@@ -92,11 +92,18 @@ class Manifest:
             expected: "input", "mask", "guide", "weights" and "settings" as a new entry has them.
         """
         entry = self.entries.get(str(output.absolute()))
-        if entry is None or entry["status"] not in FINISHED or not output.is_file():
+        if entry is None or entry.get("status") not in FINISHED or not output.is_file():
             return False
         if any(_content(entry.get(key)) != _content(value) for key, value in expected.items()):
             return False
-        return bool(file_record(output)["sha256"] == entry["output"]["sha256"])
+        return bool(file_record(output)["sha256"] == entry["output"].get("sha256"))
+
+
+def _output_of(entry: Entry) -> str | None:
+    """The path of an entry's result; None if it has none that can be understood."""
+    output = entry.get("output")
+    path = output.get("path") if isinstance(output, dict) else None
+    return path if isinstance(path, str) else None
 
 
 def _content(value: Any) -> Any:
@@ -108,7 +115,7 @@ def _content(value: Any) -> Any:
 
 
 def read_manifest(path: Path) -> Iterable[Entry]:
-    """Entries in the order written; a line cut short by a crash is left out.
+    """Entries in the order written; lines that are damaged or of other kinds are left out.
 
     Raises:
         InputError: unreadable.
@@ -116,11 +123,13 @@ def read_manifest(path: Path) -> Iterable[Entry]:
     try:
         lines = path.read_text("utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(
+            f"cannot read {path}: {error}", "move it away, or try: --output OTHER_FOLDER"
+        ) from error
     for line in lines:
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and entry.get("schema") == SCHEMA:
             yield entry
@@ -135,7 +144,9 @@ def _append_line(path: Path, line: str) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error}") from error
+        raise InputError(
+            f"cannot write {path}: {error}", "the same command makes these results again"
+        ) from error
 
 
 def _lacks_newline(path: Path) -> bool:

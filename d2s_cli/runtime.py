@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -196,3 +197,15 @@ def peak_memory() -> dict[str, int]:
         if size := torch.cuda.max_memory_allocated(index):
             found[f"cuda:{index}"] = size
     return found
+
+
+def give_back_memory() -> None:
+    """Give memory that is free back to the system, where the C library (glibc) keeps it.
+
+    Pictures of many sizes leave gaps in the heap, and a long run would seem to grow.
+    """
+    if platform.system() != "Linux":
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -113,7 +113,7 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     from d2s_cli.guides.registry import BY_PREFIX, guide_names
     from d2s_cli.images.draw_masks import KINDS, MIX
     from d2s_cli.images.edit_masks import JOINS
-    from d2s_cli.images.masks import POLARITIES, MaskSettings
+    from d2s_cli.images.masks import FITS, POLARITIES, MaskSettings
     from d2s_cli.images.picture_sets import PAIRINGS
     from d2s_cli.metrics.presets import PRESETS as EVALUATION_PRESETS
     from d2s_cli.metrics.scores import METRICS
@@ -126,6 +126,7 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     assert suggestions.guides() == [*guide_names(), *(f"{prefix}:" for prefix in BY_PREFIX)]
     assert set(suggestions.SAMPLERS) == set(SAMPLERS)
     assert set(suggestions.POLARITIES) == set(POLARITIES)
+    assert set(suggestions.FITS) == set(FITS)
     assert set(suggestions.IF_EXISTS) == set(IF_EXISTS)
     assert set(suggestions.PRECISIONS) == {"auto", *runtime.PRECISIONS}
     assert list(suggestions.MASK_KINDS) == [*KINDS, MIX]

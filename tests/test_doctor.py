@@ -34,7 +34,7 @@ def test_here_d2s_can_run_and_every_part_is_named(tmp_path: Path) -> None:
 
 
 def test_a_report_is_not_replaced_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda: iter([doctor.Finding("ok", "fine")]))
+    monkeypatch.setattr(doctor, "examine", lambda *_: iter([doctor.Finding("ok", "fine")]))
     target = tmp_path / "report.txt"
     target.write_text("mine")
     error = d2s("doctor", "--report", target).exception

@@ -25,7 +25,7 @@ LEVELS = {
     "engine": 6,
     "judged_sets": 6,
     "evaluation": 6,
-    "doctor": 5,
+    "doctor": 6,
     "training": 4,
     "cli": 7,
     "__main__": 8,

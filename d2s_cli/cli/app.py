@@ -12,7 +12,7 @@ from d2s_cli import __version__
 from d2s_cli.cli.compare import compare
 from d2s_cli.cli.completions import VARIABLE, completions
 from d2s_cli.cli.config import option_defaults, settings_files
-from d2s_cli.cli.console import print_error
+from d2s_cli.cli.console import names_as_they_are, print_error, print_json_error
 from d2s_cli.cli.doctor import doctor
 from d2s_cli.cli.evaluate import evaluate
 from d2s_cli.cli.guides import guides_app
@@ -104,6 +104,7 @@ def common(
     Exit codes: 0 done, 2 wrong usage, 3 some images failed, 4 bad input,
     5 weights or guide not usable, 6 device or memory, 7 a check failed, 1 a bug, 130 interrupted.
     """
+    names_as_they_are()
     _apply_settings_files(context, config)
 
 
@@ -116,6 +117,8 @@ def main() -> None:
     try:
         app()
     except D2SError as error:
+        if "--json" in sys.argv:
+            print_json_error(error)
         print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

@@ -41,6 +41,8 @@ def compare(
     polarity: opt.Polarity = "white",
     threshold: opt.Threshold = 0.5,
     grow: opt.Grow = 0,
+    fit_mask: opt.FitMask = "error",
+    mask_name: opt.MaskName = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -121,8 +123,9 @@ def compare(
     from d2s_cli.images import compare as comparing
     from d2s_cli.images.masks import MaskSettings
 
-    settings = MaskSettings(polarity=polarity, threshold=threshold, grow=grow, source=mask_from)
-    pairs = comparing.pair_results(before, after, recursive)
+    names = tuple(mask_name or ())
+    settings = MaskSettings(polarity, threshold, grow, mask_from, fit_mask, names)
+    pairs = comparing.pair_results(before, after, recursive, names)
     if before.is_dir() and (slider or difference):
         raise UsageError("--slider and --difference take two files", "try: --output FOLDER")
     pictures = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ def settings_files(given: str | None) -> list[Path]:
     if given == "none":
         return []
     if given is not None:
-        if not Path(given).is_file():
+        if not os.path.isfile(given):
             raise UsageError(f"no settings file at {given}", "try: --config none")
         return [Path(given)]
-    return [path for path in (user_file(), Path(PROJECT_FILE)) if path.is_file()]
+    return [path for path in (user_file(), Path(PROJECT_FILE)) if os.path.isfile(path)]
 
 
 def option_defaults(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -26,7 +27,12 @@ SHOWN_FAILURES = 10
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+def visible(text: str) -> str:
+    """Text in which control characters, which names of files may hold, do nothing to a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def print_error(error: D2SError) -> None:
@@ -34,6 +40,18 @@ def print_error(error: D2SError) -> None:
     say(f"error: {error.message}")
     for line in error.hint.splitlines():
         say(f"  {line}")
+
+
+def print_json_error(error: D2SError) -> None:
+    """The error for programs, on stdout."""
+    found = {"code": error.exit_code, "message": error.message, "hint": error.hint}
+    print(json.dumps({"schema": 1, "error": found}, indent=1))
+
+
+def names_as_they_are() -> None:
+    """Let stdout take names of files that are no text, as the bytes that they are."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 class RunDisplay:
@@ -155,7 +173,7 @@ def _plan_summary(plan: Plan) -> str:
     text = f"{len(plan.jobs)} to do"
     if plan.failed:
         text += f", {len(plan.failed)} cannot be done"
-    size = sum(job.image.stat().st_size for job in plan.jobs)
+    size = sum(job.image.stat().st_size for job in plan.jobs if job.image.exists())
     where = plan.folder or Path()
     while not where.exists():
         where = where.parent
@@ -174,7 +192,13 @@ def size_text(size: int | None) -> str:
 
 
 def print_summary(
-    entries: list[Entry], seconds: float, left: int, quiet: bool, as_json: bool, paths: bool
+    entries: list[Entry],
+    seconds: float,
+    left: int,
+    quiet: bool,
+    as_json: bool,
+    paths: bool,
+    path_end: str = "\n",
 ) -> int:
     """Say what became of the run and return the exit code.
 
@@ -184,6 +208,7 @@ def print_summary(
         left: results that an interrupted run did not come to.
         quiet: no summary.
         as_json, paths: what goes to stdout.
+        path_end: what follows a printed path.
     """
     statuses = ("done", "copied", "skipped", "failed")
     counts = {status: sum(e["status"] == status for e in entries) for status in statuses}
@@ -192,7 +217,7 @@ def print_summary(
     elif paths:
         for entry in entries:
             if entry["status"] in ("done", "copied"):
-                print(entry["output"]["path"])
+                print(entry["output"]["path"], end=path_end)
     if not quiet:
         say(_summary(entries, counts, seconds, left))
     failed = [e for e in entries if e["status"] == "failed"]

@@ -16,6 +16,8 @@ def inpaint(
     polarity: opt.Polarity = "white",
     threshold: opt.Threshold = 0.5,
     grow: opt.Grow = 0,
+    fit_mask: opt.FitMask = "error",
+    mask_name: opt.MaskName = None,
     guide: opt.Guide = "auto",
     guide_weights: opt.GuideWeights = None,
     guide_option: opt.GuideOption = None,
@@ -42,6 +44,7 @@ def inpaint(
     progress: opt.Progress = "auto",
     as_json: opt.Json = False,
     print_paths: opt.PrintPaths = False,
+    null: opt.Null = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Fill the holes in images. A guide makes a first result, the refinement model improves it,
@@ -69,6 +72,8 @@ def inpaint(
         polarity,
         threshold,
         grow,
+        fit_mask,
+        mask_name,
         if_exists,
         force,
         guide=guide,
@@ -91,5 +96,5 @@ def inpaint(
         precision=precision,
         batch=batch_size,
     )
-    saying = Saying(progress, quiet, as_json, print_paths)
+    saying = Saying(progress, quiet, as_json, print_paths or null, null)
     raise typer.Exit(restore(inputs, mask, output, None, recursive, dry_run, saying, settings))

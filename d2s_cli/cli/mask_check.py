@@ -29,6 +29,8 @@ def check(
     mask_from: opt.MaskFrom = "auto",
     polarity: opt.Polarity = "white",
     threshold: opt.Threshold = 0.5,
+    fit_mask: opt.FitMask = "error",
+    mask_name: opt.MaskName = None,
     max_hole: Annotated[
         float,
         typer.Option(
@@ -54,7 +56,7 @@ def check(
     from d2s_cli.images.check_masks import check_masks
     from d2s_cli.images.masks import MaskSettings
 
-    settings = MaskSettings(polarity=polarity, threshold=threshold, source=mask_from)
+    settings = MaskSettings(polarity, threshold, 0, mask_from, fit_mask, tuple(mask_name or ()))
     reports = check_masks(images, mask, recursive, settings, max_hole / 100)
     problems = sum(report.has("problem") for report in reports)
     warnings = sum(report.has("warning") for report in reports)

@@ -21,6 +21,8 @@ def preview(
     polarity: opt.Polarity = "white",
     threshold: opt.Threshold = 0.5,
     grow: opt.Grow = 0,
+    fit_mask: opt.FitMask = "error",
+    mask_name: opt.MaskName = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -45,7 +47,8 @@ def preview(
     from d2s_cli.images.masks import MaskSettings
     from d2s_cli.images.preview import as_text, photo_and_mask, write_preview
 
-    settings = MaskSettings(polarity=polarity, threshold=threshold, grow=grow, source=mask_from)
+    names = tuple(mask_name or ())
+    settings = MaskSettings(polarity, threshold, grow, mask_from, fit_mask, names)
     photo, read = photo_and_mask(image, mask, settings)
     for text in read.warnings:
         say(f"warning: {text}")

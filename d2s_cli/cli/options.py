@@ -77,6 +77,28 @@ Grow = Annotated[
         help="Grow the hole by PX pixels; negative shrinks it.",
     ),
 ]
+FitMask = Annotated[
+    str,
+    typer.Option(
+        "--fit-mask",
+        rich_help_panel=MASKS,
+        metavar="MODE",
+        autocompletion=one_of(suggestions.FITS),
+        help="When sizes differ: error, resize (stretch the mask), or pad (cut it, or add known"
+        " pixels, at the right and bottom).",
+    ),
+]
+MaskName = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mask-name",
+        rich_help_panel=MASKS,
+        metavar="PATTERN",
+        show_default=False,
+        help="How masks are named, beside the images or in the folder of masks, such as"
+        " '{stem}_hole*' or 'holes/{stem}'. Repeatable. [default: the names above]",
+    ),
+]
 Guide = Annotated[
     str,
     typer.Option(
@@ -314,6 +336,10 @@ Json = Annotated[
 PrintPaths = Annotated[
     bool, typer.Option("--print-paths", help="Print each written path on stdout.")
 ]
+Null = Annotated[
+    bool,
+    typer.Option("--null", "-0", help="End printed paths with NUL instead of a newline."),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -369,6 +395,8 @@ def restore_settings(
     polarity: str,
     threshold: float,
     grow: int,
+    fit_mask: str,
+    mask_name: list[str] | None,
     if_exists: str | None,
     force: bool,
     **settings: Any,
@@ -379,5 +407,5 @@ def restore_settings(
     if if_exists is None:
         folder = any(os.path.isdir(path) for path in inputs)
         if_exists = "overwrite" if force else "resume" if folder else "error"
-    mask = MaskSettings(polarity=polarity, threshold=threshold, grow=grow, source=mask_from)
+    mask = MaskSettings(polarity, threshold, grow, mask_from, fit_mask, tuple(mask_name or ()))
     return {**settings, "mask_settings": mask, "if_exists": if_exists}

@@ -46,7 +46,7 @@ class Pipes:
         if DASH in self.inputs:
             self.inputs = [_save_stdin(folder)]
         if self.to_stdout:
-            self.output = folder / f"out{self.inputs[0].suffix}"
+            self.output = folder / "out"  # a folder, so that --format decides on the ending
         return self
 
     def __exit__(
@@ -58,23 +58,31 @@ class Pipes:
         if self._folder is None:
             return
         try:
-            if kind is None and self.to_stdout and self.output and self.output.is_file():
-                with open(self.output, "rb") as file:
-                    shutil.copyfileobj(file, sys.stdout.buffer)
+            if kind is None and self.to_stdout and self.output and self.output.is_dir():
+                for path in self.output.iterdir():
+                    with open(path, "rb") as file:
+                        shutil.copyfileobj(file, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
         finally:
             self._folder.cleanup()
 
 
 def _save_stdin(folder: Path) -> Path:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from d2s_cli.images.formats import FORMATS
+    from d2s_cli.images.reading import READ_ERRORS
 
     data = sys.stdin.buffer.read()
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            suffix = f".{(picture.format or 'png').lower()}"
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"stdin holds no picture that can be read ({len(data)} bytes)") from error
+            name = {"MPO": "JPEG"}.get(picture.format or "", picture.format or "PNG")
+    except READ_ERRORS as error:
+        raise InputError(
+            f"stdin holds no picture that can be read ({len(data)} bytes)",
+            "look whether what writes into the pipe worked",
+        ) from error
+    suffix = next((s for s, format in FORMATS.items() if format == name), f".{name.lower()}")
     path = folder / f"stdin{suffix}"
     path.write_bytes(data)
     return path

@@ -31,6 +31,8 @@ def refine(
     polarity: opt.Polarity = "white",
     threshold: opt.Threshold = 0.5,
     grow: opt.Grow = 0,
+    fit_mask: opt.FitMask = "error",
+    mask_name: opt.MaskName = None,
     weights: opt.Weights = "d2s-base",
     tk: opt.Tk = None,
     steps: opt.Steps = None,
@@ -54,6 +56,7 @@ def refine(
     progress: opt.Progress = "auto",
     as_json: opt.Json = False,
     print_paths: opt.PrintPaths = False,
+    null: opt.Null = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Refine results that another tool already made. INPUTS are the damaged originals; for each,
@@ -71,6 +74,8 @@ def refine(
         polarity,
         threshold,
         grow,
+        fit_mask,
+        mask_name,
         if_exists,
         force,
         weights=weights,
@@ -90,7 +95,7 @@ def refine(
         precision=precision,
         batch=batch_size,
     )
-    saying = Saying(progress, quiet, as_json, print_paths)
+    saying = Saying(progress, quiet, as_json, print_paths or null, null)
     raise typer.Exit(
         restore(inputs, mask, output, guide_outputs, recursive, dry_run, saying, settings)
     )

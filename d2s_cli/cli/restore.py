@@ -10,16 +10,19 @@ from typing import Any
 from d2s_cli.cli.console import RunDisplay, print_plan, print_summary
 from d2s_cli.cli.interrupts import Interrupts
 from d2s_cli.cli.pipes import Pipes
+from d2s_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Saying:
-    """What is printed, and where: `progress` and `quiet` on stderr, the others on stdout."""
+    """What is printed, and where: `progress` and `quiet` on stderr, the others on stdout; `null`
+    ends paths with NUL."""
 
     progress: str
     quiet: bool
     as_json: bool
     print_paths: bool
+    null: bool = False
 
 
 def restore(
@@ -37,6 +40,8 @@ def restore(
 
     began = time.monotonic()
     with Pipes(inputs, output) as pipes, Interrupts() as interrupts:
+        if pipes.to_stdout and int(settings["samples"]) > 1:
+            raise UsageError("-o - writes one picture, not --samples", "try: -o FILE")
         plan = make_plan(
             pipes.inputs,
             mask,
@@ -45,6 +50,7 @@ def restore(
             recursive,
             settings["format"],
             settings["mask_settings"].source,
+            settings["mask_settings"].names,
         )
         if dry_run:
             return print_plan(plan, saying.as_json)
@@ -60,5 +66,6 @@ def restore(
             saying.quiet,
             saying.as_json and not pipes.to_stdout,
             saying.print_paths and not pipes.to_stdout,
+            "\0" if saying.null else "\n",
         )
         return interrupts.exit_code() or code

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2s_cli.errors import InputError
+from d2s_cli.images.files import typed
 from d2s_cli.images.masks import (
     Hole,
     MaskSettings,
@@ -85,10 +86,10 @@ def check_masks(
     """
     settings = settings or MaskSettings()
     reports = []
-    for image, below in find_images(inputs, recursive):
-        masks = find_masks(image, mask, below, settings.source)
+    for image, below in find_images(inputs, recursive, [mask], settings.names):
+        masks = find_masks(image, mask, below, settings.source, settings.names)
         if not masks:
-            error = no_mask(image, mask)
+            error = no_mask(image, mask, settings.names)
             finding = Finding("problem", "no-mask", error.message, error.hint)
             reports.append(PairReport(image, None, findings=[finding]))
         reports += [check_pair(image, one, settings, largest) for one in masks]
@@ -109,7 +110,7 @@ def check_pair(image: Path, mask: Path, settings: MaskSettings, largest: float) 
     hole = read.hole
     report.hole_share = round(float(hole.mean()), 6)
     report.parts = count_parts(hole)
-    report.findings += [Finding("note", "polarity", note) for note in read.notes]
+    report.findings += [Finding("note", "decided", note) for note in read.notes]
     report.findings += _about_hole(hole, settings, largest)
     if mask != image:
         report.findings += _about_file(mask, photo, settings)
@@ -140,7 +141,7 @@ def _about_hole(hole: Hole, settings: MaskSettings, largest: float) -> list[Find
 def _about_file(mask: Path, photo: Photo, settings: MaskSettings) -> list[Finding]:
     stored = read_grey(mask)
     findings = []
-    if stored.shape != photo.rgb.shape[:2]:
+    if photo.orientation != 1 and stored.shape == photo.size:
         text = (
             f"fits the picture as it is stored, not as it is shown (EXIF orientation"
             f" {photo.orientation}); it is turned with it"
@@ -149,7 +150,7 @@ def _about_file(mask: Path, photo: Photo, settings: MaskSettings) -> list[Findin
     elif photo.orientation != 1 and stored.shape[0] == stored.shape[1]:
         text = f"is taken as drawn on the picture as shown (EXIF orientation {photo.orientation})"
         findings.append(Finding("note", "orientation", text))
-    grey = fit_grey(stored, photo, mask)
+    grey = fit_grey(stored, photo, mask, settings)
     stray, near_ends = stray_grey(grey, settings.threshold)
     if stray > NOISY_SHARE:
         what = "noise of compression" if near_ends else "grey areas"
@@ -158,7 +159,7 @@ def _about_file(mask: Path, photo: Photo, settings: MaskSettings) -> list[Findin
             f" {settings.threshold:g} the hole is {(grey >= settings.threshold).mean():.1%},"
             f" with every pixel above black {(grey > 0).mean():.1%}"
         )
-        hint = f"try: d2s mask edit {mask} --threshold {settings.threshold:g} -o {mask.stem}.png"
+        hint = f"try: d2s mask edit {typed(mask)} --threshold {settings.threshold:g} -o OUT.png"
         findings.append(Finding("warning", "noise" if near_ends else "grey", text, hint))
     return findings
 

@@ -94,7 +94,7 @@ def compare(
     _refuse_other_size(*photos)
     peak = max(int(np.iinfo(photo.rgb.dtype).max) for photo in photos)
     hole, notes = np.zeros(photos[0].rgb.shape[:2], bool), []
-    found = _one_mask(before, mask, below, settings.source)
+    found = _one_mask(before, mask, below, settings)
     if found is not None:
         read = read_mask(found, photos[0], settings)
         hole, notes = read.hole, read.warnings + read.notes
@@ -126,10 +126,12 @@ def _refuse_other_size(before: Photo, after: Photo) -> None:
         )
 
 
-def _one_mask(image: Path, mask: Path | None, below: Path | None, source: str) -> Path | None:
-    masks = find_masks(image, mask, below, source)
+def _one_mask(
+    image: Path, mask: Path | None, below: Path | None, settings: MaskSettings
+) -> Path | None:
+    masks = find_masks(image, mask, below, settings.source, settings.names)
     if not masks and mask is not None:
-        raise no_mask(image, mask)
+        raise no_mask(image, mask, settings.names)
     if len(masks) > 1:
         raise InputError(
             f"more than one mask for {image}: {', '.join(map(str, masks))}",
@@ -139,12 +141,14 @@ def _one_mask(image: Path, mask: Path | None, below: Path | None, source: str) -
 
 
 def pair_results(
-    before: Path, after: Path, recursive: bool = False
+    before: Path, after: Path, recursive: bool = False, names: Sequence[str] = ()
 ) -> list[tuple[Path, Path, Path | None]]:
     """Pictures before and after, and the folder that the first was found in.
 
     Args:
         before: a file, or a folder; then `after` is a folder with results of the same names.
+        recursive: go into subfolders.
+        names: how masks are named, which are no pictures.
 
     Raises:
         InputError: nothing there, or a picture without result.
@@ -153,7 +157,7 @@ def pair_results(
     if before.is_dir() and not after.is_dir():
         raise UsageError(f"{before} is a folder and {after} is none", "give two files or folders")
     pairs = []
-    for image, below in find_images([before], recursive):
+    for image, below in find_images([before], recursive, [after], names):
         names = [pattern.format(image.stem) for pattern in AFTER_PATTERNS]
         pairs.append((image, find_result(after, image, names, below, "result"), below))
     return pairs

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 SOI, SOS, APP0, APP1, APP2, APP14, COM = 0xD8, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+#: headers of pictures in arithmetic coding
+ARITHMETIC = frozenset({0xC9, 0xCA, 0xCB})
 EXIF_HEADER = b"Exif\0\0"
 XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 ICC_HEADER = b"ICC_PROFILE\0"

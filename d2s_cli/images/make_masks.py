@@ -95,7 +95,7 @@ def plan_masks(
         InputError: no pictures; the other picture is missing; a mask exists already, or two would
             have one name.
     """
-    images = find_images(inputs, recursive)
+    images = find_images(inputs, recursive, [output])
     single = len(images) == 1 and images[0][1] is None and settings.per_image == 1
     plan = []
     for image, below in images:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from PIL import Image
 
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.colour import has_alpha
+from d2s_cli.images.files import check_file, typed
 from d2s_cli.images.photo import Photo, upright
 from d2s_cli.images.reading import READ_ERRORS
 
 POLARITIES = ("white", "black", "auto")
 #: where a hole comes from; a key colour, color=#RRGGBB, is the fourth
 SOURCES = ("auto", "name", "alpha")
+#: what becomes of a mask of another size than the picture
+FITS = ("error", "resize", "pad")
 #: above this share of hole, a mask that also covers most of the border is probably inverted
 SUSPICIOUS_SHARE = 0.6
 #: 8-bit levels by which a pixel may differ from a key colour in each channel
@@ -40,15 +44,20 @@ class MaskSettings:
         threshold: grey level (or transparency), 0 to 1, from which a pixel is white.
         grow: pixels to grow the hole by; negative shrinks it.
         source: one of SOURCES or color=#RRGGBB; see pairing.find_masks.
+        fit: what becomes of a mask of another size: "error"; "resize" stretches it; "pad" cuts it,
+            or adds known pixels to it, at the right and bottom.
+        names: how masks are named, patterns with {stem} and perhaps *; none takes the usual names.
 
     Raises:
-        UsageError: a polarity or source that means nothing.
+        UsageError: a value that means nothing.
     """
 
     polarity: str = "white"
     threshold: float = 0.5
     grow: int = 0
     source: str = "auto"
+    fit: str = "error"
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.polarity not in POLARITIES:
@@ -60,6 +69,14 @@ class MaskSettings:
                 f"unknown mask source {self.source!r}",
                 f"one of: {', '.join(SOURCES)}, color=#RRGGBB",
             )
+        if self.fit not in FITS:
+            raise UsageError(f"unknown --fit-mask {self.fit!r}", f"one of: {', '.join(FITS)}")
+        for name in self.names:
+            if name.count("{stem}") != 1:
+                raise UsageError(
+                    f"--mask-name {name!r} does not say where the picture's name stands",
+                    "try: --mask-name '{stem}_hole*'",
+                )
 
 
 @dataclass
@@ -75,7 +92,8 @@ def read_mask(path: Path, photo: Photo, settings: MaskSettings | None = None) ->
     """Read the mask of a photo.
 
     A mask drawn on the upright picture fits it directly; one made for the stored pixels of a
-    rotated photo is turned. Anything else is an error, since stretching would move the hole.
+    rotated photo is turned. Anything else is an error unless `settings.fit` says what to do, since
+    stretching would move the hole.
 
     Args:
         path: the mask; the photo's own path takes the hole from its alpha or the key colour.
@@ -91,7 +109,12 @@ def read_mask(path: Path, photo: Photo, settings: MaskSettings | None = None) ->
         white = hole_in_picture(photo, settings)
         hole = ~white if settings.polarity == "black" else white
     else:
-        white = fit_grey(read_grey(path), photo, path) >= settings.threshold
+        stored = read_grey(path)
+        white = fit_grey(stored, photo, path, settings) >= settings.threshold
+        if set(stored.shape) != set(photo.size):
+            sizes = f"{stored.shape[1]}x{stored.shape[0]} to {photo.size[0]}x{photo.size[1]}"
+            how = "stretched" if settings.fit == "resize" else "cut or padded"
+            notes.append(f"{path}: {how} from {sizes}")
         side = settings.polarity
         if side == "auto":
             side = likely_side(white)
@@ -110,14 +133,18 @@ def read_grey(path: Path) -> NDArray[np.float32]:
     Raises:
         InputError: missing or unreadable.
     """
-    if not path.exists():
-        raise InputError(f"no mask at {path}", "try: --mask FILE, white where pixels are missing")
+    check_file(path, "mask", "try: --mask FILE, white where pixels are missing")
     try:
-        with Image.open(path) as file:
-            file.load()
-            return _grey(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters is said below
+            with Image.open(path) as file:
+                file.load()
+                return _grey(file)
     except READ_ERRORS as error:
-        raise InputError(f"cannot read mask {path}: {error}") from error
+        raise InputError(
+            f"cannot read mask {path}: {error}",
+            "make it again, white where pixels are missing, for example as PNG",
+        ) from error
 
 
 def hole_in_picture(photo: Photo, settings: MaskSettings) -> Hole:
@@ -148,10 +175,12 @@ def transparency(photo: Photo) -> NDArray[np.float32] | None:
 def has_transparent_pixels(path: Path) -> bool:
     """True if a picture file has pixels that are more clear than opaque; False if unreadable."""
     try:
-        with Image.open(path) as file:
-            if not _has_alpha(file):
-                return False
-            darkest = file.convert("RGBA").getchannel("A").getextrema()[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as file:
+                if not _has_alpha(file):
+                    return False
+                darkest = file.convert("RGBA").getchannel("A").getextrema()[0]
     except READ_ERRORS:
         return False  # reading it for restoring says why
     return bool(np.less(darkest, 128))
@@ -200,27 +229,47 @@ def _grey(file: Image.Image) -> NDArray[np.float32]:
         deep = np.asarray(file).astype(np.float32)
         return deep / (65535.0 if deep.max(initial=0) > 255 else 255.0)
     if file.mode == "F":
-        return np.asarray(file, np.float32)
-    flat = file.convert("RGBA").convert("RGB") if _has_alpha(file) else file
-    return np.asarray(flat.convert("L"), np.float32) / 255.0
+        levels = np.nan_to_num(np.asarray(file, np.float32), nan=0.0, posinf=1.0, neginf=0.0)
+        largest = levels.max(initial=0)
+        return levels / np.float32(1 if largest <= 1 else 255 if largest <= 255 else 65535)
+    if not _has_alpha(file):
+        return np.asarray(file.convert("L"), np.float32) / 255.0
+    pixels = np.asarray(file.convert("RGBA"), np.float32) / 255.0
+    alpha = pixels[..., 3]
+    one_colour = (pixels[..., :3] == pixels[0, 0, :3]).all()
+    if one_colour and alpha.min() < alpha.max():
+        return alpha
+    return np.asarray(file.convert("RGBA").convert("L"), np.float32) / 255.0
 
 
-def fit_grey(grey: NDArray[np.float32], photo: Photo, path: Path) -> NDArray[np.float32]:
-    """A mask as read, upright like the photo.
+def fit_grey(
+    grey: NDArray[np.float32], photo: Photo, path: Path, settings: MaskSettings
+) -> NDArray[np.float32]:
+    """A mask as read, upright like the photo and of its size.
 
     Raises:
-        InputError: of another size.
+        InputError: of another size, and `settings` do not say what to do then.
     """
     width, height = photo.size
     if grey.shape == (height, width):
         return grey
     if photo.orientation != 1 and grey.shape == (width, height):
         return np.ascontiguousarray(upright(grey, photo.orientation))
+    if settings.fit == "resize":
+        larger = grey.shape[0] > height and grey.shape[1] > width
+        how = cv2.INTER_AREA if larger else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(grey, (width, height), interpolation=how), np.float32)
+    if settings.fit == "pad":
+        known = 1.0 if settings.polarity == "black" else 0.0
+        padded = np.full((height, width), known, np.float32)
+        rows, columns = min(height, grey.shape[0]), min(width, grey.shape[1])
+        padded[:rows, :columns] = grey[:rows, :columns]
+        return padded
     raise InputError(
         f"mask and image differ in size: {photo.path} is {width}x{height},"
         f" {path} is {grey.shape[1]}x{grey.shape[0]}",
-        "make the mask at the picture's own size; d2s does not stretch it, since that would move"
-        " the hole",
+        "make the mask at the picture's own size, since stretching it may move the hole\n"
+        f"to look first: d2s mask preview {typed(photo.path)} -m {typed(path)} --fit-mask resize",
     )
 
 

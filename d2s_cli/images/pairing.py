@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from d2s_cli.errors import InputError, UsageError
+from d2s_cli.images.files import check_file, leads_nowhere, typed
 from d2s_cli.images.formats import FORMATS, suffix_for
 from d2s_cli.images.masks import has_transparent_pixels
 
@@ -18,7 +20,9 @@ MASK_PATTERNS = ("{}_mask*", "{}-mask", "{}.mask", "masks/{}", "masks/{}_mask*")
 MASK_FOLDER_PATTERNS = ("{}", "{}_mask*", "{}-mask", "{}.mask")
 #: how tools name their results, tried in this order; {} is the picture's stem
 GUIDE_PATTERNS = ("{}", "{}_out", "{}.out", "{}_inpainted", "Out_{}")
-_MASK_NAME = re.compile(r"^(?P<stem>.+?)(_mask[^/]*|-mask|\.mask)$")
+#: where in a name the picture's stem may end, if it is a mask's name
+_MASK_ENDING = re.compile(r"_mask|-mask\Z|\.mask\Z")
+_MASK_HINT = "try: --mask FILE, white where pixels are missing"
 
 
 @dataclass(frozen=True)
@@ -54,27 +58,38 @@ class Plan:
 
 
 def find_images(
-    inputs: Sequence[Path], recursive: bool = False, masks: bool = False
+    inputs: Sequence[Path],
+    recursive: bool = False,
+    others: Iterable[Path | None] = (),
+    names: Sequence[str] = (),
+    masks: bool = False,
 ) -> list[tuple[Path, Path | None]]:
     """Pictures named or found in folders, with the folder they were found in (None if named).
 
     A file that is named as another picture's mask is a mask and no input; so is all in `masks/`.
-    With `masks`, these are wanted too.
+    Hidden files and folders are left out. A link to nothing counts: that it cannot be read is
+    said later, of this picture.
+
+    Args:
+        inputs: pictures and folders.
+        recursive: go into subfolders.
+        others: masks, results of other tools and the output; files and folders of these that lie
+            in an input folder are no pictures to restore.
+        names: how masks are named, see MaskSettings.
+        masks: masks are wanted too.
 
     Raises:
         InputError: an input is not there, or nothing was found.
     """
     found: list[tuple[Path, Path | None]] = []
     for path in inputs:
-        if path.is_dir():
-            walk = sorted(path.rglob("*") if recursive else path.iterdir())
-            files = [f for f in walk if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()]
+        if os.path.isdir(path):
+            files = _files_in(path, recursive, _within(path, others))
             known = {(f.parent, f.stem) for f in files}
-            found += [(f, path) for f in files if masks or not _is_mask(f, known)]
-        elif path.is_file():
-            found.append((path, None))
+            found += [(f, path) for f in files if masks or not _is_mask(f, known, names)]
         else:
-            raise InputError(f"no picture or folder at {path}")
+            check_file(path, "picture or folder", "look at the spelling")
+            found.append((path, None))
     if not found:
         raise InputError(
             f"no pictures in {', '.join(map(str, inputs))}",
@@ -84,9 +99,69 @@ def find_images(
     return found
 
 
-def _is_mask(path: Path, known: set[tuple[Path, str]]) -> bool:
-    match = _MASK_NAME.match(path.stem)
-    return path.parent.name == "masks" or bool(match and (path.parent, match["stem"]) in known)
+def _files_in(folder: Path, recursive: bool, left_out: set[tuple[str, ...]]) -> list[Path]:
+    """Picture files of a folder in order; InputError if it cannot be read."""
+    try:
+        walk = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"cannot read the folder {folder}: {error.strerror}", "look at its permissions"
+        ) from error
+    files = []
+    for file in walk:
+        parts = file.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in parts)
+        if hidden or any(parts[: len(others)] == others for others in left_out):
+            continue
+        if _is_picture_file(file):
+            files.append(file)
+    return files
+
+
+def _within(folder: Path, paths: Iterable[Path | None]) -> set[tuple[str, ...]]:
+    """Those of `paths` that lie in `folder`, as names from there."""
+    base = Path(os.path.realpath(folder))
+    real = (Path(os.path.realpath(path)) for path in paths if path is not None)
+    return {p.relative_to(base).parts for p in real if p != base and p.is_relative_to(base)}
+
+
+def _is_picture_file(path: Path) -> bool:
+    """By its name; folders, pipes and devices are none."""
+    named = path.suffix.lower() in IMAGE_SUFFIXES
+    return named and (os.path.isfile(path) or leads_nowhere(path))
+
+
+def _is_mask(path: Path, known: set[tuple[Path, str]], names: Sequence[str]) -> bool:
+    if names:
+        return any(_is_named(path, known, name) for name in names)
+    stems = (path.stem[: match.start()] for match in _MASK_ENDING.finditer(path.stem))
+    return path.parent.name == "masks" or any((path.parent, stem) in known for stem in stems)
+
+
+def _is_named(path: Path, known: set[tuple[Path, str]], name: str) -> bool:
+    """True if a file has the name of a mask of a known picture."""
+    folder, _, last = name.rpartition("/")
+    if folder and not path.parent.match(folder):
+        return False
+    for stem in ("(?P<stem>.+)", "(?P<stem>.+?)"):  # the star may hold more or less
+        match = re.fullmatch(_regex(last, "{stem}", stem), _compared(path, last), re.DOTALL)
+        itself = not folder and match is not None and match["stem"] == path.stem
+        if match and not itself:
+            found = (path.parents[len(Path(folder).parts)], match["stem"])
+            if found in known:
+                return True
+    return False
+
+
+def _compared(path: Path, pattern: str) -> str:
+    """What of a file's name a pattern speaks of: all of it if the pattern has an ending."""
+    return path.name if Path(pattern).suffix.lower() in IMAGE_SUFFIXES else path.stem
+
+
+def _regex(pattern: str, place: str, stem: str) -> str:
+    """A regular expression for a pattern with * and a place for the stem's own expression."""
+    before, _, after = (re.escape(part) for part in pattern.partition(place))
+    return before.replace(r"\*", ".*") + stem + after.replace(r"\*", ".*")
 
 
 def _matches(folder: Path, patterns: Iterable[str], stem: str) -> list[Path]:
@@ -94,20 +169,25 @@ def _matches(folder: Path, patterns: Iterable[str], stem: str) -> list[Path]:
     found: list[Path] = []
     for pattern in patterns:
         # the stem is text, not a pattern: brackets and stars in names mean themselves
-        regex = re.compile(re.escape(Path(pattern.format(stem)).name).replace(r"\*", ".*"))
+        last = Path(pattern).name
+        regex = re.compile(_regex(last, "{}", re.escape(stem)), re.DOTALL)
         parent = folder / Path(pattern).parent
-        if not parent.is_dir():
+        if not os.path.isdir(parent):
             continue
         found += [
             f
             for f in sorted(parent.iterdir())
-            if f.suffix.lower() in IMAGE_SUFFIXES and regex.fullmatch(f.stem) and f not in found
+            if regex.fullmatch(_compared(f, last)) and f not in found and _is_picture_file(f)
         ]
     return found
 
 
 def find_masks(
-    image: Path, mask: Path | None, below: Path | None = None, source: str = "auto"
+    image: Path,
+    mask: Path | None,
+    below: Path | None = None,
+    source: str = "auto",
+    names: Sequence[str] = (),
 ) -> list[Path]:
     """Masks of a picture: the given file, or by name in the given folder, or beside the picture.
 
@@ -117,6 +197,7 @@ def find_masks(
         below: folder that the picture was found in; a folder of masks may mirror its tree.
         source: "name" looks no further; "alpha" or a key colour is the picture itself; "auto" takes
             the picture itself if no mask lies beside it and it has transparent pixels.
+        names: how masks are named, see MaskSettings.
 
     Raises:
         UsageError: a mask and another source are both given.
@@ -127,22 +208,32 @@ def find_masks(
                 f"--mask {mask} and --mask-from {source} contradict each other", "leave one out"
             )
         return [image]
-    found = _masks_by_name(image, mask, below)
+    found = _masks_by_name(image, mask, below, names)
     if not found and mask is None and source == "auto" and has_transparent_pixels(image):
         return [image]
     return found
 
 
-def _masks_by_name(image: Path, mask: Path | None, below: Path | None) -> list[Path]:
+def _mask_patterns(mask: Path | None, names: Sequence[str]) -> Sequence[str]:
+    """Where masks are looked for, beside a picture or in a folder of masks."""
+    if names:
+        return [name.replace("{stem}", "{}") for name in names]
+    return MASK_PATTERNS if mask is None else MASK_FOLDER_PATTERNS
+
+
+def _masks_by_name(
+    image: Path, mask: Path | None, below: Path | None, names: Sequence[str]
+) -> list[Path]:
+    patterns = _mask_patterns(mask, names)
     if mask is None:
-        return [m for m in _matches(image.parent, MASK_PATTERNS, image.stem) if m != image]
-    if not mask.is_dir():
+        return [m for m in _matches(image.parent, patterns, image.stem) if m != image]
+    if not os.path.isdir(mask):
         return [mask]
     if below is not None and image.parent != below:
         mirrored = mask / image.parent.relative_to(below)
-        if found := _matches(mirrored, MASK_FOLDER_PATTERNS, image.stem):
+        if found := _matches(mirrored, patterns, image.stem):
             return found
-    return _matches(mask, MASK_FOLDER_PATTERNS, image.stem)
+    return _matches(mask, patterns, image.stem)
 
 
 def find_guide(guides: Path, image: Path, mask: Path, below: Path | None = None) -> Path:
@@ -170,10 +261,9 @@ def find_result(
     Raises:
         InputError: none, or more than one of the same name.
     """
-    if results.is_file():
+    if not os.path.isdir(results):
+        check_file(results, f"folder or file of {what}s", "look at the spelling")
         return results
-    if not results.is_dir():
-        raise InputError(f"no folder or file of {what}s at {results}")
     folders = [results]
     if below is not None and image.parent != below:
         folders.insert(0, results / image.parent.relative_to(below))
@@ -201,6 +291,7 @@ def make_plan(
     recursive: bool = False,
     choice: str = "keep",
     source: str = "auto",
+    names: Sequence[str] = (),
 ) -> Plan:
     """Pair everything before anything runs.
 
@@ -210,22 +301,26 @@ def make_plan(
         recursive: go into subfolders.
         choice: --format, a key of formats.CHOICES.
         source: --mask-from, see `find_masks`.
+        names: --mask-name, see MaskSettings.
 
     Raises:
         InputError: nothing to do at all; two results with one name; a result over an input.
         UsageError: --output names a file of another format than --format.
     """
-    if mask is not None and not Path(mask).exists():
-        raise InputError(f"no mask at {mask}", "try: --mask FILE, white where pixels are missing")
     paths = [Path(p) for p in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     mask, output, guides = (None if p is None else Path(p) for p in (mask, output, guides))
-    jobs, failed = _pair(paths, mask, output, guides, recursive, choice, source)
+    if mask is not None and not os.path.isdir(mask):
+        check_file(mask, "mask", _MASK_HINT)
+    jobs, failed = _pair(paths, mask, output, guides, recursive, choice, source, names)
     _refuse_collisions(jobs)
-    return Plan(jobs, failed, _results_folder(paths, output))
+    folder = _results_folder(paths, output)
+    if folder is not None and os.path.isfile(folder):
+        raise InputError(f"{folder} is a file, not a folder", "try: --output OTHER_FOLDER")
+    return Plan(jobs, failed, folder)
 
 
 def _results_folder(inputs: Sequence[Path], output: Path | None) -> Path | None:
-    folders = [path for path in inputs if path.is_dir()]
+    folders = [path for path in inputs if os.path.isdir(path)]
     if not folders and len(inputs) == 1:
         return None
     if output is not None:
@@ -241,15 +336,16 @@ def _pair(
     recursive: bool,
     choice: str,
     source: str,
+    names: Sequence[str],
 ) -> tuple[list[Job], list[tuple[Path, InputError]]]:
-    images = find_images(inputs, recursive)
+    images = find_images(inputs, recursive, (mask, output, guides), names)
     jobs: list[Job] = []
     failed: list[tuple[Path, InputError]] = []
     one_file = len(images) == 1 and images[0][1] is None
     for image, below in images:
-        masks = find_masks(image, mask, below, source)
+        masks = find_masks(image, mask, below, source, names)
         if not masks:
-            failed.append((image, no_mask(image, mask)))
+            failed.append((image, no_mask(image, mask, names)))
             continue
         for one in masks:
             stem = one.stem if len(masks) > 1 else None
@@ -268,14 +364,14 @@ def default_folder(inputs: Path) -> Path:
     return inputs.parent / f"{inputs.resolve().name}_d2s"
 
 
-def no_mask(image: Path, mask: Path | None) -> InputError:
+def no_mask(image: Path, mask: Path | None, names: Sequence[str] = ()) -> InputError:
     """What to say of a picture for which `find_masks` found nothing."""
-    patterns = MASK_PATTERNS if mask is None else MASK_FOLDER_PATTERNS
+    patterns = _mask_patterns(mask, names)
     where = "beside it" if mask is None else f"in {mask}"
     return InputError(
         f"no mask for {image}",
-        f"looked {where} for: {', '.join(p.format(image.stem) for p in patterns)}\n"
-        f"try: d2s inpaint {image} --mask MASK.png   (white where pixels are missing)",
+        f"looked {where} for: {', '.join(p.replace('{}', image.stem) for p in patterns)}\n"
+        f"try: d2s inpaint {typed(image)} --mask MASK.png   (white where pixels are missing)",
     )
 
 
@@ -302,7 +398,7 @@ def output_path(
     """
     suffix = suffix_for(image.suffix, choice)
     name = (stem or image.stem) + suffix
-    if single and output is not None and output.suffix and not output.is_dir():
+    if single and output is not None and output.suffix and not os.path.isdir(output):
         if (other := suffix_for(output.suffix, choice)) != output.suffix:
             raise UsageError(
                 f"--format {choice} and --output {output} name different formats",
@@ -318,10 +414,11 @@ def output_path(
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    inputs = {p.resolve() for job in jobs for p in (job.image, job.mask, job.guide) if p}
-    seen: dict[Path, Path] = {}
+    # realpath, since Path.resolve does not take links in a circle
+    inputs = {os.path.realpath(p) for job in jobs for p in (job.image, job.mask, job.guide) if p}
+    seen: dict[str, Path] = {}
     for job in jobs:
-        target = job.output.resolve()
+        target = os.path.realpath(job.output)
         if target in inputs:
             raise InputError(
                 f"the result for {job.image} would overwrite an input: {job.output}",
@@ -340,9 +437,9 @@ def refuse_existing(paths: Iterable[Path], force: bool, inputs: Iterable[Path] =
 
     To be called before anything is computed.
     """
-    existing = [path for path in paths if path.exists()]
-    read = {path.resolve() for path in inputs}
-    if lost := [path for path in existing if path.resolve() in read]:
+    existing = [path for path in paths if os.path.lexists(path)]
+    read = {os.path.realpath(path) for path in inputs}
+    if lost := [path for path in existing if os.path.realpath(path) in read]:
         raise InputError(
             f"the result would overwrite an input: {lost[0]}", "try: --output OTHER_NAME"
         )

@@ -51,7 +51,7 @@ def find_set(source: Path, recursive: bool = False, masks: bool = False) -> Pict
     if source.is_file() and source.suffix.lower() in LIST_SUFFIXES:
         paths = _read_list(source)
         return PictureSet(source, tuple(paths), tuple(str(p.with_suffix("").name) for p in paths))
-    found = find_images([source], recursive, masks)
+    found = find_images([source], recursive, masks=masks)
     names = [
         path.relative_to(below).with_suffix("").as_posix() if below else path.stem
         for path, below in found

@@ -20,6 +20,16 @@ _OF_PIXELS = frozenset({b"tRNS", b"hIST", b"sPLT", b"acTL", b"fcTL", b"fdAT"})
 _OF_LAYOUT = frozenset({b"bKGD", b"sBIT"})
 #: colour type by number of channels, for 8 and 16 bits
 _COLOUR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}
+#: left, top and steps to the right and down of the passes of an interlaced file
+_PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 #: uncompressed bytes that are filtered and compressed at a time
 _BLOCK = 1 << 22
 _LEVEL = 4
@@ -64,10 +74,24 @@ def iter_chunks(data: bytes) -> Iterator[Chunk]:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the header says: bits a sample, and PNG's colour type (3 is a palette)."""
+    """What the header says: bits a sample, PNG's colour type (3 is a palette), and the size."""
 
     depth: int
     colour_type: int
+    width: int
+    height: int
+    interlaced: bool
+
+    def size_of_pixels(self) -> int:
+        """Bytes of the filtered rows, each with its filter's number."""
+        bits = self.depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(self.colour_type, 1)
+        total = 0
+        for left, top, right, down in _PASSES if self.interlaced else ((0, 0, 1, 1),):
+            width = -(-(self.width - left) // right)
+            height = -(-(self.height - top) // down)
+            if width > 0 and height > 0:
+                total += height * (1 + (width * bits + 7) // 8)
+        return total
 
 
 def layout_of(chunks: Iterable[Chunk]) -> Layout:
@@ -75,7 +99,25 @@ def layout_of(chunks: Iterable[Chunk]) -> Layout:
     first = next(iter(chunks), None)
     if first is None or first.name != b"IHDR" or len(first.data) != 13:
         raise ValueError("no PNG header")
-    return Layout(first.data[8], first.data[9])
+    width, height, depth, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", first.data)
+    return Layout(depth, colour_type, width, height, bool(interlaced))
+
+
+def check_pixels(data: bytes, layout: Layout) -> None:
+    """Raise ValueError if a PNG file holds fewer pixels than its header says.
+
+    Decoders that do not mind make them black.
+    """
+    unpack, wanted, at = zlib.decompressobj(), layout.size_of_pixels(), len(SIGNATURE)
+    while at + 12 <= len(data) and wanted > 0:
+        (length,) = struct.unpack_from(">I", data, at)
+        packed: bytes | memoryview = memoryview(data)[at + 8 : at + 8 + length]
+        while data[at + 4 : at + 8] == b"IDAT" and packed and wanted > 0:
+            wanted -= len(unpack.decompress(packed, _BLOCK))
+            packed = unpack.unconsumed_tail
+        at += 12 + length
+    if wanted > 0:
+        raise ValueError("the file holds fewer pixels than it says")
 
 
 def ancillary(chunks: Iterable[Chunk], same_layout: bool) -> list[Chunk]:

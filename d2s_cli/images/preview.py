@@ -34,9 +34,9 @@ def photo_and_mask(image: Path, mask: Path | None, settings: MaskSettings) -> tu
         InputError: unreadable, of different sizes, no mask or more than one.
     """
     photo = read_photo(image)
-    masks = find_masks(image, mask, None, settings.source)
+    masks = find_masks(image, mask, None, settings.source, settings.names)
     if not masks:
-        raise no_mask(image, mask)
+        raise no_mask(image, mask, settings.names)
     if len(masks) > 1:
         raise InputError(
             f"more than one mask for {image}: {', '.join(map(str, masks))}",

@@ -21,6 +21,7 @@ from d2s_cli.images import jpeg_segments as jpeg
 from d2s_cli.images import png_chunks as png
 from d2s_cli.images import tiff_directory as tiff
 from d2s_cli.images.colour import CHANNELS, is_usable_profile, with_alpha
+from d2s_cli.images.files import check_file
 from d2s_cli.images.metadata import Metadata, exif_of_page
 from d2s_cli.images.photo import ORIENTATIONS, JpegCoding, Photo, TiffCoding
 
@@ -59,14 +60,14 @@ def read_photo(path: Path) -> Photo:
         InputError: missing, unreadable, truncated, too large, animated, or of numbers that are no
             8-bit or 16-bit levels.
     """
-    if not path.exists():
-        raise InputError(f"no picture at {path}", "look at the spelling, or name a folder")
+    check_file(path, "picture", "look at the spelling, or name a folder")
     try:
         data = path.read_bytes()
         _refuse_tiff(path, data)
         with warnings.catch_warnings():
-            # large pictures are what d2s is for; far larger ones are refused below
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # large pictures are what d2s is for, and far larger ones are refused below; what is
+            # damaged in the metadata is noted
+            warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as file:
                 return _photo(_Source(path, data, file))
     except Image.DecompressionBombError as error:
@@ -74,10 +75,23 @@ def read_photo(path: Path) -> Photo:
             f"{path} is too large: {error}", "cut the picture into parts, and restore each"
         ) from error
     except READ_ERRORS as error:
+        reason = _why_unknown(data) if isinstance(error, UnidentifiedImageError) else error
         raise InputError(
-            f"cannot read {path}: {error}",
+            f"cannot read {path}: {reason}",
             "open it in another program: if that fails too, the file is damaged",
         ) from error
+
+
+def _why_unknown(data: bytes) -> str:
+    """Why no format fits a file."""
+    if not data:
+        return "the file is empty"
+    try:
+        if data.startswith(png.SIGNATURE):
+            list(png.iter_chunks(data))
+    except ValueError as error:
+        return str(error)
+    return "it holds no picture of a known format"
 
 
 def _photo(source: _Source) -> Photo:
@@ -147,7 +161,7 @@ def _decode(source: _Source) -> tuple[NDArray[Any], str]:
     if picture.mode not in CHANNELS:
         raise InputError(
             f"{source.path} holds {_numbers(mode)}; d2s restores 8-bit and 16-bit levels",
-            "save it as a 16-bit TIFF or PNG",
+            "save it as a 16-bit TIFF or PNG, grey or RGB",
         )
     if picture.mode != mode:
         source.notes.append(f"{_mode_name(mode)} became {picture.mode}; values are the same")
@@ -156,7 +170,8 @@ def _decode(source: _Source) -> tuple[NDArray[Any], str]:
 
 
 def _numbers(mode: str) -> str:
-    return {"F": "floating-point numbers", "I": "32-bit or signed numbers"}.get(mode, mode)
+    names = {"F": "floating-point numbers", "I": "32-bit or signed numbers", "LAB": "Lab colours"}
+    return names.get(mode, mode)
 
 
 def _mode_name(mode: str) -> str:
@@ -165,7 +180,10 @@ def _mode_name(mode: str) -> str:
 
 
 def _orientation(file: Image.Image) -> int:
-    value = file.getexif().get(tiff.ORIENTATION, 1)
+    try:
+        value = file.getexif().get(tiff.ORIENTATION, 1)
+    except READ_ERRORS:
+        return 1  # a damaged block, which is noted where it is read
     return value if value in ORIENTATIONS else 1
 
 
@@ -203,6 +221,7 @@ def _read_png(source: _Source) -> Photo:
         orientation = value if value in ORIENTATIONS else 1
     else:
         samples, kind = _decode(source)
+        png.check_pixels(source.data, layout)
         if layout.depth in (2, 4) and layout.colour_type == 0:
             source.notes.append(f"{layout.depth}-bit grey became L; values are the same")
         exif = _exif(source, source.file.info.get("exif") or b"")
@@ -268,10 +287,10 @@ def _read_jpeg(source: _Source) -> Photo:
     dpi = _dpi(info) if info.get("jfif_unit") or in_exif else None
     found = Metadata(exif, info.get("icc_profile") or b"", _xmp(info), dpi, segments=kept)
     orientation = _orientation(file)
-    return Photo(source.path, samples, kind, "JPEG", orientation, found, _coding(source))
+    return Photo(source.path, samples, kind, "JPEG", orientation, found, _coding(source, segments))
 
 
-def _coding(source: _Source) -> JpegCoding:
+def _coding(source: _Source, segments: list[jpeg.Segment]) -> JpegCoding:
     file = source.file
     assert isinstance(file, JpegImagePlugin.JpegImageFile)
     tables = [file.quantization[component[3]] for component in file.layer]
@@ -281,6 +300,8 @@ def _coding(source: _Source) -> JpegCoding:
     transform = file.info.get("adobe_transform")
     if subsampling < 0:
         source.notes.append("this JPEG's rare chroma subsampling became 4:4:4")
+    if any(segment.marker in jpeg.ARITHMETIC for segment in segments):
+        source.notes.append("this JPEG's arithmetic coding became Huffman's, which all can read")
     if file.layers == 4 and transform == 2:
         source.notes.append("this JPEG's YCCK coding became CMYK")
     return JpegCoding(

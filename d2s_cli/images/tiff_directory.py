@@ -123,7 +123,10 @@ def read_directories(data: bytes) -> tuple[list[Directory], str]:
         ValueError: no classic TIFF, or damaged.
     """
     order = _order_of(data)
-    return _Reader(data, order).pages(), order
+    pages = _Reader(data, order).pages()
+    if not pages:
+        raise ValueError("a TIFF file without pages")
+    return pages, order
 
 
 def read_exif(block: bytes) -> tuple[Directory, bool]:

@@ -7,6 +7,7 @@ pixels that differ are counted on the samples as stored, alpha and CMYK included
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import shutil
@@ -51,6 +52,8 @@ _KINDS = {
 _DEEP = frozenset({"PNG", "TIFF"})
 #: of JPEG, where the source's tables do not serve
 _QUALITY = 95
+#: bytes that file systems take in a name
+LONGEST_NAME = 255
 #: samples that are compared at a time
 _BLOCK = 1 << 24
 
@@ -132,10 +135,18 @@ def copy_photo(photo: Photo, path: Path) -> None:
         shutil.copyfileobj(source, file)
 
 
+def partial_path(path: Path) -> Path:
+    """The name that a file has until it is whole; for long names a shorter one, made from them."""
+    name = f".{path.stem}.part{path.suffix}"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(path.stem)).hexdigest()}.part{path.suffix}"
+    return path.with_name(name)
+
+
 @contextmanager
 def _whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which gets its name only when it is whole."""
-    partial = path.with_name(f".{path.stem}.part{path.suffix}")
+    partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
