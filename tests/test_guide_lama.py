@@ -15,7 +15,15 @@ import torch
 from conftest import GOLDEN
 from foreign_classes import foreign_classes
 from golden_weights import fill_state_dict
-from guide_checks import changed_pixels, check_guide, run_inpaint
+from guide_checks import (
+    PART,
+    changed_pixels,
+    check_guide,
+    golden,
+    golden_picture,
+    meta_tensors,
+    run_inpaint,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -25,21 +33,7 @@ from d2s_cli.guides.lama import Lama, LamaConfig, LamaNetwork, config_from_tenso
 
 LIMIT = 1e-4
 TINY = LamaConfig(widths=(8, 16, 32), spectral=16, blocks=3)
-#: where the hole of the golden picture begins, for networks that see only a part of it
-PART = (..., slice(16, 80), slice(32, 96))
 State = dict[str, Tensor]
-
-
-def golden(name: str) -> Tensor:
-    with np.load(GOLDEN / "lama.npz") as file:
-        return torch.from_numpy(file[name])
-
-
-@pytest.fixture(scope="module")
-def picture_and_hole() -> tuple[Tensor, Tensor]:
-    """RGB in [0, 1] and the hole, 96 x 128."""
-    picture = golden("picture").permute(2, 0, 1)[None].float() / 255
-    return picture, golden("hole")[None, None].float()
 
 
 def filled(spec: Mapping[str, list[object]], halvings: int = 3) -> State:
@@ -123,24 +117,19 @@ def predict(guide: Lama, picture: Tensor, hole: Tensor) -> Tensor:
         return guide.network(torch.cat([picture * (1 - hole), hole], dim=1))
 
 
-def test_big_lama_gives_the_published_numbers(
-    tmp_path: Path, picture_and_hole: tuple[Tensor, Tensor]
-) -> None:
+def test_big_lama_gives_the_published_numbers(tmp_path: Path) -> None:
     guide = d2s.load_guide("lama", weights=write_lightning(tmp_path / "best.ckpt", big_lama()))
     assert guide.config == LamaConfig((64, 128, 256, 512), 384, blocks=18)
-    picture, hole = picture_and_hole
+    picture, hole = golden_picture()
     out = (guide(2 * picture - 1, hole) + 1) / 2
     at = (..., slice(None, None, 3), slice(None, None, 3))
-    expected = torch.where(hole[at] > 0, golden("blocks_18"), picture[at])
+    expected = torch.where(hole[at] > 0, golden("lama.npz", "blocks_18"), picture[at])
     assert float((out[at] - expected).abs().max()) < LIMIT
 
 
 def test_the_celeba_network_is_read_off_its_tensors() -> None:
-    spec = json.loads((GOLDEN / "lama_celeba.spec.json").read_text())
-    tensors = {
-        k.removeprefix("generator."): torch.empty(shape, device="meta")
-        for k, (shape, _) in spec.items()
-    }
+    named = meta_tensors("lama_celeba.spec.json")
+    tensors = {k.removeprefix("generator."): v for k, v in named.items()}
     config = config_from_tensors(tensors)
     assert config == LamaConfig((64, 128, 256, 512), 384, blocks=9)
     with torch.device("meta"):
@@ -153,12 +142,12 @@ def test_the_celeba_network_is_read_off_its_tensors() -> None:
     [("narrow_9", LamaConfig((8, 16, 32, 64), 48, 9)), ("narrow_3", TINY)],
 )
 def test_other_sizes_give_the_published_codes_numbers(
-    tmp_path: Path, picture_and_hole: tuple[Tensor, Tensor], name: str, config: LamaConfig
+    tmp_path: Path, name: str, config: LamaConfig
 ) -> None:
     guide = d2s.load_guide("lama", weights=write_lightning(tmp_path / "x.ckpt", narrow(config)))
     assert guide.config == config
-    out = predict(guide, *(t[PART] for t in picture_and_hole))
-    assert float((out[..., ::2, ::2] - golden(name)).abs().max()) < LIMIT
+    out = predict(guide, *(t[PART] for t in golden_picture()))
+    assert float((out[..., ::2, ::2] - golden("lama.npz", name)).abs().max()) < LIMIT
 
 
 @pytest.mark.parametrize("config", [replace(TINY, spectral=0), replace(TINY, spectral=32)])
@@ -197,11 +186,9 @@ def test_any_size(tmp_path: Path) -> None:
     check_guide(guide, (5, 3), (16, 24), (37, 22))
 
 
-def test_padding_mirrors_at_the_bottom_and_right(
-    tmp_path: Path, picture_and_hole: tuple[Tensor, Tensor]
-) -> None:
+def test_padding_mirrors_at_the_bottom_and_right(tmp_path: Path) -> None:
     guide = d2s.load_guide("lama", weights=write_lightning(tmp_path / "x.ckpt", narrow(TINY)))
-    picture, hole = (t[..., 20:61, 30:67] for t in picture_and_hole)
+    picture, hole = (t[..., 20:61, 30:67] for t in golden_picture())
     out = (guide(2 * picture - 1, hole) + 1) / 2
     mirrored = [
         torch.from_numpy(np.pad(t, ((0, 0), (0, 0), (0, 3), (0, 3)), mode="symmetric"))
@@ -222,7 +209,7 @@ def test_nonsense_in_the_weights_is_an_error_with_the_guides_name(tmp_path: Path
 
 def test_another_network_is_refused_with_the_names_it_has(tmp_path: Path) -> None:
     torch.save({"generator.model.1.weight": torch.ones(64, 4, 7, 7)}, tmp_path / "regular.ckpt")
-    with pytest.raises(WeightsError, match=r"no Fourier network[\s\S]*generator\.model\.1\.weight"):
+    with pytest.raises(WeightsError, match=r"no Fourier network[\s\S]*generator\.model\.1\.w"):
         d2s.load_guide("lama", weights=tmp_path / "regular.ckpt")
 
 

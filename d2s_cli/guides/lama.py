@@ -22,15 +22,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from d2s_cli.errors import WeightsError
 from d2s_cli.guides.network import (
     NetworkGuide,
     below,
     fit,
     from_zero_to_one,
+    length,
     prefix_before,
     read_files,
-    some_names,
+    recognising,
 )
 
 #: the first convolution; no other network in a checkpoint has one of this name
@@ -57,22 +57,22 @@ class LamaConfig:
 
 
 def config_from_tensors(tensors: Mapping[str, Tensor]) -> LamaConfig:
-    """Sizes of a network from its tensors, by their names from "model." on."""
+    """Sizes of a network from its tensors, by their names from "model." on.
+
+    Raises:
+        KeyError: a tensor that tells a size is missing.
+    """
 
     def made(layer: int, branch: str) -> int:
-        weight = tensors.get(f"model.{layer}.ffc.convl2{branch}.weight")
-        return len(weight) if weight is not None and weight.ndim else 0
+        name = f"model.{layer}.ffc.convl2{branch}.weight"
+        return length(tensors, name) if name in tensors else 0
 
-    widths: list[int] = []
-    spectral = 0
+    widths, spectral = [length(tensors, STEM)], 0
     while outputs := made(len(widths) + 1, "l") + made(len(widths) + 1, "g"):
         spectral = made(len(widths) + 1, "g")
         widths.append(outputs)
-    in_the_middle = {k.split(".")[1] for k in tensors if ".conv1.ffc." in k}
-    blocks = 0
-    while str(len(widths) + 1 + blocks) in in_the_middle:
-        blocks += 1
-    return LamaConfig(tuple(widths), spectral, blocks)
+    blocks = {name.split(".")[1] for name in tensors if ".conv1.ffc." in name}
+    return LamaConfig(tuple(widths), spectral, len(blocks))
 
 
 class SpectrumConv(nn.Module):
@@ -232,14 +232,11 @@ def load(paths: Sequence[Path], device: torch.device) -> Lama:
         WeightsError: no LaMa network in it, or one of another structure.
     """
     tensors = read_files(paths)
-    prefix = prefix_before(tensors, STEM)
+    prefix = prefix_before(tensors, STEM) or ""
     state = {f"model.{k}": v for k, v in below(tensors, f"{prefix}model.").items()}
-    config = config_from_tensors(state)
-    if not config.widths:
-        raise WeightsError(
-            f"{paths[0]} holds no Fourier network of LaMa: no name ends in {STEM}",
-            some_names(tensors) + "\nlama-regular is another network, which d2s does not have",
-        )
+    # lama-regular, whose names are others, is told apart by them
+    with recognising(paths[0], "Fourier network of LaMa", STEM, tensors):
+        config = config_from_tensors(state)
     with torch.device("meta"):
         network = LamaNetwork(config)
     fit(network, state, paths[0], device)

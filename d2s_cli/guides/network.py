@@ -145,6 +145,17 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
+def prefix_before(tensors: Mapping[str, Tensor], suffix: str) -> str | None:
+    """What stands before a network's own names, found by a name that only this network has.
+
+    The shortest where there are several (copies of a network are kept under longer names); None
+    if no name ends in `suffix`.
+    """
+    found = [k.removesuffix(suffix) for k in tensors if k.endswith(suffix)]
+    whole = [prefix for prefix in found if prefix == "" or prefix.endswith(".")]
+    return min(whole, key=len, default=None)
+
+
 def length(tensors: Mapping[str, Tensor], name: str, axis: int = 0) -> int:
     """How long an axis of a tensor is.
 
@@ -200,22 +211,6 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], path: Path, device: tor
     floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     network.load_state_dict(floats, assign=True)
     network.eval().requires_grad_(False).to(device)
-
-
-def prefix_before(tensors: Mapping[str, Tensor], suffix: str) -> str | None:
-    """What stands before a network's own names, found by a name that only this network has.
-
-    The shortest where there are several (copies of a network are kept under longer names); None
-    if no name ends in `suffix`.
-    """
-    found = [k.removesuffix(suffix) for k in tensors if k.endswith(suffix)]
-    whole = [prefix for prefix in found if prefix == "" or prefix.endswith(".")]
-    return min(whole, key=len, default=None)
-
-
-def some_names(tensors: Mapping[str, Tensor], count: int = 4) -> str:
-    """For errors: what a file holds instead of what was looked for."""
-    return f"it holds {len(tensors)} tensors: {', '.join(list(tensors)[:count])}, ..."
 
 
 def from_zero_to_one(image: Tensor, hole: Tensor) -> Tensor:
