@@ -189,10 +189,9 @@ def recognising(
     try:
         yield
     except KeyError as missing:
-        found = ", ".join(list(tensors)[:4]) or "none that belong to it"
         raise WeightsError(
             f"{path} holds no {what}: the tensor {missing} is missing",
-            f"expected names: {expected}\nfound: {found} ({len(tensors)} tensors)",
+            f"expected names: {expected}\n{some_names(tensors)}",
         ) from None
 
 
@@ -211,6 +210,12 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], path: Path, device: tor
     floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     network.load_state_dict(floats, assign=True)
     network.eval().requires_grad_(False).to(device)
+
+
+def some_names(tensors: Mapping[str, Tensor], count: int = 4) -> str:
+    """For errors: what a file holds instead of what was looked for."""
+    shown = ", ".join(list(tensors)[:count]) or "none that belong to it"
+    return f"found: {shown} ({len(tensors)} tensors)"
 
 
 def from_zero_to_one(image: Tensor, hole: Tensor) -> Tensor:
