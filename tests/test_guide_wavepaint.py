@@ -154,6 +154,12 @@ def test_another_network_is_refused_with_the_names_it_has(tmp_path: Path) -> Non
     assert error.value.exit_code == 5
 
 
+@pytest.mark.parametrize("config", [replace(TINY, given=5), replace(TINY, width=18)])
+def test_sizes_that_cannot_work_are_refused(tmp_path: Path, config: WavePaintConfig) -> None:
+    with pytest.raises(WeightsError, match="no WavePaint network: its modules take"):
+        load(tmp_path, config)
+
+
 def test_missing_and_further_layers_are_listed(tmp_path: Path) -> None:
     state = small(TINY)
     del state["wavemodules.1.depthconv.0.bias"]

@@ -194,8 +194,9 @@ def networks_in(path: Path) -> Found:
     """
     tensors = read_files([path])
     stems = [k.removesuffix("_orig") for k in tensors]
+    prefixes = {k.removesuffix(STEM) for k in stems if f".{k}".endswith(f".{STEM}")}
     found: Found = {}
-    for prefix in sorted({k.removesuffix(STEM) for k in stems if f".{k}".endswith(f".{STEM}")}):
+    for prefix in sorted(prefixes, key=len):
         state = normalised(below(tensors, prefix), path)
         with recognising(path, "network of EdgeConnect", STEM, tensors):
             config = config_from_tensors(state)
@@ -205,7 +206,7 @@ def networks_in(path: Path) -> Found:
                 f"{path} holds a network from {config.given} to {config.made} channels;"
                 " EdgeConnect's are from 3 to 1 and from 4 to 3"
             )
-        found[role] = (path, state)
+        found.setdefault(role, (path, state))
     return found
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from d2s_cli.errors import UsageError
+from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.guides.network import (
     NetworkGuide,
     below,
@@ -224,6 +224,11 @@ def load(paths: Sequence[Path], device: torch.device, mask_channel: str = "hole"
     state = below(tensors, prefix_before(tensors, STEM) or "")
     with recognising(paths[0], "WavePaint network", STEM, tensors):
         config = config_from_tensors(state)
+    if config.given not in (3, 4) or config.width % 4:
+        raise WeightsError(
+            f"{paths[0]} holds no WavePaint network: its modules take {config.given} channels, not"
+            f" 3 or 4, or their {config.width} features do not divide by 4"
+        )
     with torch.device("meta"):
         network = WavePaintNetwork(config, mask_channel)
     fit(network, state, paths[0], device)
