@@ -2,7 +2,8 @@
 
     python benchmarks/guide_cost.py lama best.ckpt --threads 2
 
-Prints one row for the table in docs/guides.md. The numbers in the weights do not matter for it.
+Prints one row: the clock's time, and the time that the processor worked, which other programs on
+the machine do not change much. The numbers in the weights do not matter for it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 import d2s_cli as d2s
+from d2s_cli.guides.check import scene
 
 
 def main() -> None:
@@ -30,9 +32,7 @@ def main() -> None:
     guide = d2s.load_guide(given.guide, weights=given.weights)
     networks = [n for n in vars(guide).values() if isinstance(n, nn.Module)]
     parameters = sum(p.numel() for n in networks for p in n.parameters())
-    image = torch.zeros(1, 3, given.side, given.side)
-    hole = torch.zeros(1, 1, given.side, given.side)
-    hole[..., given.side // 4 : given.side // 2, given.side // 4 : given.side // 2] = 1
+    image, hole = scene(given.side, given.side)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     walls, works = [], []
     for _ in range(given.repeat):

@@ -168,8 +168,12 @@ def test_sigma_changes_the_edges(pair: Path) -> None:
     soft, fine = (d2s.load_guide("edgeconnect", weights=pair, sigma=s) for s in (2.0, 1.0))
     image = 2 * picture - 1
     assert fine.find_edges(image, hole)[1].sum() > soft.find_edges(image, hole)[1].sum()
-    with pytest.raises(UsageError, match="above 0"):
-        d2s.load_guide("edgeconnect", weights=pair, sigma=0)
+
+
+@pytest.mark.parametrize("sigma", [0, -1, float("nan"), float("inf"), "wide"])
+def test_a_sigma_without_meaning_is_refused(pair: Path, sigma: object) -> None:
+    with pytest.raises(UsageError, match="a number above 0"):
+        d2s.load_guide("edgeconnect", weights=pair, sigma=sigma)
 
 
 def test_one_network_alone_is_not_enough(pair: Path) -> None:

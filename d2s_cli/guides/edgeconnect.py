@@ -50,6 +50,8 @@ EDGE_FILE, INPAINT_FILE = "EdgeModel", "InpaintingModel"
 BOTH = f"{EDGE_FILE}_gen.pth and {INPAINT_FILE}_gen.pth"
 #: shares of red, green and blue in a grey
 GREY = np.array([0.2125, 0.7154, 0.0721])
+#: of the smoothing, in pixels; with more there are no edges left
+LARGEST_SIGMA = 50
 
 Found = dict[str, tuple[Path, dict[str, Tensor]]]
 
@@ -286,11 +288,14 @@ def load(paths: Sequence[Path], device: torch.device, sigma: float = 2.0) -> Edg
         sigma: of the smoothing before edges are looked for.
 
     Raises:
-        UsageError: sigma is not above 0.
+        UsageError: sigma is no number that makes sense.
         WeightsError: a network is missing, twice there, or of another structure.
     """
-    if not sigma > 0:
-        raise UsageError(f"sigma of guide edgeconnect must be above 0, not {sigma}")
+    # what is typed after --guide-option may be text
+    if not isinstance(sigma, int | float) or not 0 < sigma <= LARGEST_SIGMA:
+        raise UsageError(
+            f"sigma of guide edgeconnect is a number above 0, at most {LARGEST_SIGMA}, not {sigma}"
+        )
     found = find_networks(paths)
     made: dict[str, Generator] = {}
     halvings: set[int] = set()
