@@ -145,6 +145,17 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
+def prefix_before(tensors: Mapping[str, Tensor], suffix: str) -> str | None:
+    """What stands before a network's own names, found by a name that only this network has.
+
+    The shortest where there are several (copies of a network are kept under longer names); None
+    if no name ends in `suffix`.
+    """
+    found = [k.removesuffix(suffix) for k in tensors if k.endswith(suffix)]
+    whole = [prefix for prefix in found if prefix == "" or prefix.endswith(".")]
+    return min(whole, key=len, default=None)
+
+
 def length(tensors: Mapping[str, Tensor], name: str, axis: int = 0) -> int:
     """How long an axis of a tensor is.
 
@@ -178,21 +189,35 @@ def recognising(
     try:
         yield
     except KeyError as missing:
-        found = ", ".join(list(tensors)[:4]) or "none that belong to it"
         raise WeightsError(
             f"{path} holds no {what}: the tensor {missing} is missing",
-            f"expected names: {expected}\nfound: {found} ({len(tensors)} tensors)",
+            f"expected names: {expected}\n{some_names(tensors)}",
         ) from None
 
 
 def fit(network: nn.Module, state: Mapping[str, Tensor], path: Path, device: torch.device) -> None:
     """Give a network made on the "meta" device its tensors, strictly, as float32.
 
+    Counts of training batches, which some files lack, are never read when filling a hole.
+
     Raises:
         WeightsError: names or shapes differ; the message lists them.
     """
     expected = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    counts = {k: torch.tensor(0) for k in expected if k.endswith(".num_batches_tracked")}
+    state = counts | dict(state)
     check_fit(path, expected, state)
     floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     network.load_state_dict(floats, assign=True)
     network.eval().requires_grad_(False).to(device)
+
+
+def some_names(tensors: Mapping[str, Tensor], count: int = 4) -> str:
+    """For errors: what a file holds instead of what was looked for."""
+    shown = ", ".join(list(tensors)[:count]) or "none that belong to it"
+    return f"found: {shown} ({len(tensors)} tensors)"
+
+
+def from_zero_to_one(image: Tensor, hole: Tensor) -> Tensor:
+    """[-1, 1] to [0, 1] with zeros in the hole, as many published networks want it."""
+    return (image + 1) / 2 * (1 - hole)
