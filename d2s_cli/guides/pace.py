@@ -41,7 +41,7 @@ class Pace:
         self.done += 1
         now = self.clock()
         if self.done == 1:
-            self.began = now
+            self.began = self.said = now
             return
         left = (now - self.began) / (self.done - 1) * (self.calls - self.done)
         due = self.done == TIMED + 1 or now - self.said >= SAY_EVERY
