@@ -122,7 +122,7 @@ def test_networks_of_other_shapes(config: DDPMConfig, tmp_path: Path) -> None:
     assert config_from_tensors(tiny_state(config)) == config
     guide = d2s.load_guide("ddnm", checkpoint(tmp_path, config), steps=3)
     assert guide.side == config.side
-    check_guide(guide, (config.side, config.side), (45, 70), (7, 12))
+    check_guide(guide, (config.side, config.side), (45, 70))
 
 
 def test_keys_may_come_from_several_gpus(tmp_path: Path) -> None:
