@@ -54,6 +54,7 @@ from d2s_cli.manifest import (
 from d2s_cli.recipe import Recipe, Settings, check_settings, resolve_recipe
 from d2s_cli.runtime import pick
 from d2s_cli.weights.bundled import find_weights
+from d2s_cli.weights.store import is_installed
 
 #: pictures, and pixels of them, held in memory while their windows wait for a full batch
 MAX_OPEN = 16
@@ -183,7 +184,10 @@ class Engine:
     def _load_guide(self) -> None:
         settings = self.settings
         weights = settings.guide_weights or None
+        if weights is None and settings.guide == "palette":
+            weights = self._shared_weights()
         guide = load_guide(settings.guide, weights, settings.device, **settings.guide_options)
+        guide.tell = lambda text: self.report(Event("note", text))
         for note in guide.notes:
             self.report(Event("note", f"guide {guide.name}: {note}"))
         self.guide, self._guide_record = guide, {"name": guide.name}

@@ -6,10 +6,12 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import TINY, filled
+from conftest import TINY, filled, photo
 from guide_checks import changed_pixels, check_guide, run_inpaint, scene
+from PIL import Image
 from test_golden import arrays, relative_error, replay
 
 import d2s_cli as d2s
@@ -78,6 +80,22 @@ def test_one_file_guides_and_refines(tmp_path: Path) -> None:
     second = refiner.refine(image, hole, first, tk=4, schedule=NoiseTable(8))
     assert bool(second.isfinite().all())
     assert not torch.equal(first, second)
+
+
+def test_the_command_line_takes_the_refiner_s_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(palette, "load", functools.partial(palette.load, table_steps=4))
+    monkeypatch.setenv("D2S_WEIGHTS_DIR", str(tmp_path / "nothing"))
+    image, hole = (tmp_path / f"{name}.png" for name in ("photo", "hole"))
+    Image.fromarray(photo(24, 24)).save(image)
+    Image.fromarray(np.pad(np.full((8, 8), 255, np.uint8), 8)).save(hole)
+    weights = published(tmp_path / "200_Network.pth")
+    entry = d2s.inpaint(image, hole, guide="palette", weights=str(weights), tk=4, steps=2)[0]
+    assert (entry["status"], entry["guide"]["name"]) == ("done", "palette")
+    late = ours(tmp_path / "late.safetensors", RefinerConfig(unet=TINY, alpha_bar_min=0.9))
+    with pytest.raises(WeightsError, match="cannot guide"):
+        d2s.inpaint(image, hole, guide="palette", weights=str(late), if_exists="overwrite")
 
 
 def test_the_paper_s_table_unless_told_otherwise(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def load(
         device: where the network runs.
         table_steps: T_g, the length of the noise table: 500 as in the paper's experiment with
             Palette on both sides, 1000 as Palette itself samples.
-        steps: network evaluations; None takes every step of the table.
+        steps: network evaluations; None takes every step of the table. This makes it faster, not
+            a short table, which would end before everything is noise.
         sampler: ddpm is Palette's; see sampling.SAMPLERS.
 
     Raises:
