@@ -196,6 +196,18 @@ def test_the_pair_is_found(given: Callable[[list[Path]], object], pair: list[Pat
     assert (guide.coarse.config, guide.fine.config) == (COARSE, FINE)
 
 
+def test_special_masks_need_the_large_network_alone(pair: list[Path]) -> None:
+    pair[1].unlink()
+    guide = d2s.load_guide("m2s", pair[0], special_mask=True, **SHORT)
+    assert (guide.coarse.config, guide.coarse_side) == (FINE, 32)
+    image, _ = scene(32, 32)
+    lines = torch.zeros(2, 1, 32, 32)
+    lines[..., ::2, :] = 1
+    out = guide(image, lines)
+    assert torch.equal(out[..., 1::2, :], image[..., 1::2, :])
+    assert bool((out != image)[..., ::2, :].any())
+
+
 def test_half_a_pair_or_a_crowd_is_refused(pair: list[Path]) -> None:
     tiny(pair[0].with_name("third.pt"), FINE)
     with pytest.raises(WeightsError, match="two checkpoints, not 3"):

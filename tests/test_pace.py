@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from guide_checks import scene
+from test_guide_ddnm import checkpoint
+from test_guide_m2s import COARSE, FINE, SHORT, tiny
+from test_guide_palette import published
+
+import d2s_cli as d2s
 from d2s_cli.guides.pace import Pace
 
 
@@ -10,8 +20,8 @@ def said(calls: int, seconds: float, first: float = 0.0) -> list[str]:
     now, lines = 0.0, []
     pace = Pace(lines.append, "guide x", calls, clock=lambda: now)
     for call in range(calls):
-        with pace.call():
-            now += seconds + (first if call == 0 else 0.0)
+        now += seconds + (first if call == 0 else 0.0)
+        pace.step()
     return lines
 
 
@@ -28,3 +38,39 @@ def test_a_slow_first_call_does_not_count() -> None:
 
 def test_short_work_is_not_worth_a_word() -> None:
     assert said(100, 0.1) == []
+
+
+def pair(folder: Path) -> Path:
+    tiny(folder / "a64.pt", COARSE)
+    tiny(folder / "a256.pt", FINE)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "options", "calls"),
+    [
+        ("ddnm", checkpoint, {"steps": 4, "travel_repeat": 2}, [7]),
+        ("m2s", pair, SHORT, [5, 3]),
+        ("palette", lambda folder: published(folder / "a.pth"), {"table_steps": 5}, [5]),
+        ("palette", lambda folder: published(folder / "a.pth"), {"steps": 3}, [3]),
+    ],
+)
+def test_guides_count_every_call_of_their_networks(
+    name: str,
+    write: Callable[[Path], Path],
+    options: dict[str, int],
+    calls: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paces: list[Pace] = []
+
+    class Kept(Pace):
+        def __init__(self, *given: object) -> None:
+            super().__init__(*given)
+            paces.append(self)
+
+    monkeypatch.setattr(f"d2s_cli.guides.{name}.Pace", Kept)
+    d2s.load_guide(name, write(tmp_path), **options)(*scene(8, 8))
+    assert [pace.calls for pace in paces] == calls
+    assert [pace.done for pace in paces] == calls

@@ -137,8 +137,8 @@ class DDNMGuide(NetworkGuide):
         pace = Pace(self.tell, f"guide {self.name}", calls)
 
         def predict_noise(x: Tensor, step: int) -> Tensor:
-            with pace.call():
-                eps: Tensor = self.network(x, torch.full((len(x),), float(step), device=x.device))
+            eps: Tensor = self.network(x, torch.full((len(x),), float(step), device=x.device))
+            pace.step()
             return eps[:, :3]
 
         return ddnm(predict_noise, image, hole, noise, self.settings)

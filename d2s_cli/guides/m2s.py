@@ -171,8 +171,10 @@ class M2SGuide(NetworkGuide):
         super().__init__(device)
         self.coarse, self.fine = coarse, fine
         self.coarse_stage, self.fine_stage = stages
-        self.coarse_side = trained_side(coarse.config) or USUAL_SIDES[0]
         self.side = trained_side(fine.config) or USUAL_SIDES[1]
+        self.coarse_side = self.side
+        if coarse is not fine:
+            self.coarse_side = trained_side(coarse.config) or USUAL_SIDES[0]
 
     def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
         return self.sample(image, hole, seeded_source(seed, len(image)))
@@ -213,8 +215,8 @@ class M2SGuide(NetworkGuide):
         pace = Pace(self.tell, f"guide {self.name} at {size}", stage.calls)
 
         def predict_noise(x: Tensor, step: int) -> Tensor:
-            with pace.call():
-                out: Tensor = network(x, torch.full((len(x),), float(step), device=x.device))
+            out: Tensor = network(x, torch.full((len(x),), float(step), device=x.device))
+            pace.step()
             return out[:, :IMAGE_CHANNELS]
 
         return predict_noise
@@ -258,6 +260,7 @@ def load(
     fine_begin: int = 75,
     repeats: int = 10,
     stride: int = 5,
+    special_mask: bool = False,
 ) -> M2SGuide:
     """Load the two checkpoints.
 
@@ -267,6 +270,8 @@ def load(
         coarse_begin, fine_begin: noise levels of each chain, of 270.
         repeats: each jump back up is walked `repeats` + 1 times; 0 is ten times as fast.
         stride: longest step down.
+        special_mask: for holes of single lines or dots, of which a reduced picture keeps nothing:
+            the large network takes the coarse chain too, and its file is enough.
 
     Raises:
         WeightsError: no pair of files, or files that are no such networks.
@@ -276,10 +281,12 @@ def load(
         Stage(coarse_begin, jump=20, repeats=repeats, interval=15, stride=stride),
         Stage(fine_begin, jump=10, repeats=repeats, interval=10, stride=stride),
     )
-    networks = [_load_network(path, device) for path in _pair(paths)]
+    files = paths if special_mask and len(paths) == 1 else _pair(paths)
+    networks = [_load_network(path, device) for path in files]
     # the coarse network is the one for smaller pictures, else the one with fewer levels
     networks.sort(key=lambda n: (trained_side(n.config) or 0, len(n.config.channel_mults)))
-    return M2SGuide(networks[0], networks[1], stages, device)
+    coarse, fine = networks[-1 if special_mask else 0], networks[-1]
+    return M2SGuide(coarse, fine, stages, device)
 
 
 def _load_network(path: Path, device: torch.device) -> UNet:

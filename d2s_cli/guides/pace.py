@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 #: calls that are timed before the first estimate; the very first one is slow everywhere
 TIMED = 3
@@ -34,10 +33,8 @@ class Pace:
         self.done = 0
         self.began = self.said = clock()
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Round each network call."""
-        yield
+    def step(self) -> None:
+        """After each network call."""
         self.done += 1
         now = self.clock()
         if self.done == 1:

@@ -21,6 +21,7 @@ from d2s_cli.diffusion.sampling import SAMPLERS
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.guides.network import NetworkGuide, NoiseSource
+from d2s_cli.guides.pace import Pace
 from d2s_cli.runtime import Compute
 
 #: first and last beta of Palette's own sampling table
@@ -59,18 +60,23 @@ class PaletteGuide(NetworkGuide):
         noise: NoiseSource | None = None,
     ) -> Tensor:
         """Fill from noise alone. Arguments and order of the draws as `Refiner.refine`."""
-        return self.refiner.refine(
-            image,
-            hole,
-            None,
-            steps=self.steps,
-            sampler=self.sampler,
-            schedule=self.table,
-            seed=seed,
-            start="noise",
-            noise=noise,
-            tile=0,
-        )
+        pace = Pace(self.tell, f"guide {self.name}", self.steps or self.table.steps)
+        counting = self.refiner.unet.register_forward_hook(lambda *_: pace.step())
+        try:
+            return self.refiner.refine(
+                image,
+                hole,
+                None,
+                steps=self.steps,
+                sampler=self.sampler,
+                schedule=self.table,
+                seed=seed,
+                start="noise",
+                noise=noise,
+                tile=0,
+            )
+        finally:
+            counting.remove()
 
 
 def load(
