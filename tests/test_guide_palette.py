@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +84,7 @@ def test_one_file_guides_and_refines(tmp_path: Path) -> None:
 def test_the_command_line_takes_the_refiner_s_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(palette, "load", functools.partial(palette.load, table_steps=4))
+    monkeypatch.setattr(palette.load, "__defaults__", (4, *palette.load.__defaults__[1:]))
     monkeypatch.setenv("D2S_WEIGHTS_DIR", str(tmp_path / "nothing"))
     image, hole = (tmp_path / f"{name}.png" for name in ("photo", "hole"))
     Image.fromarray(photo(24, 24)).save(image)
@@ -151,7 +150,7 @@ def test_a_wrong_file_or_several_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(palette, "load", functools.partial(palette.load, table_steps=4))
+    monkeypatch.setattr(palette.load, "__defaults__", (4, *palette.load.__defaults__[1:]))
     result = run_inpaint("palette", [published(tmp_path / "200_Network.pth")], tmp_path)
     assert result.exit_code == 0, result.output
     inside, outside = changed_pixels(tmp_path)

@@ -22,8 +22,15 @@ from torch import Tensor
 
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.errors import UsageError, WeightsError
-from d2s_cli.guides.ddnm_network import DDPMUNet, config_from_tensors
-from d2s_cli.guides.network import NetworkGuide, NoiseSource, fit, read_files, seeded_source
+from d2s_cli.guides.ddnm_network import NORM_GROUPS, DDPMUNet, config_from_tensors
+from d2s_cli.guides.network import (
+    NetworkGuide,
+    NoiseSource,
+    fit,
+    read_files,
+    recognising,
+    seeded_source,
+)
 from d2s_cli.guides.pace import Pace
 
 #: the noise table that the network was trained on; step numbers below count from 0
@@ -169,7 +176,13 @@ def load(
         names = ", ".join(path.name for path in paths)
         raise WeightsError(f"guide ddnm is one checkpoint, not {len(paths)}: {names}")
     tensors = {k.removeprefix("module."): v for k, v in read_files(paths).items()}
+    expected = "temb.dense.*, conv_in.*, down.*, mid.*, up.*, norm_out.*, conv_out.*"
+    with recognising(paths[0], "DDPM network", expected, tensors):
+        config = config_from_tensors(tensors)
+    widths = (config.channels, *config.widths)
+    if not config.widths or any(width % NORM_GROUPS for width in widths):
+        raise WeightsError(f"{paths[0]} holds no DDPM network: it cannot have widths of {widths}")
     with torch.device("meta"):
-        network = DDPMUNet(config_from_tensors(tensors))
+        network = DDPMUNet(config)
     fit(network, tensors, paths[0], device)
     return DDNMGuide(network, settings, device)

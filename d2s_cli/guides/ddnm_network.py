@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from d2s_cli.errors import WeightsError
+from d2s_cli.guides.network import count_items, length
 
 IMAGE_CHANNELS = 3
 NORM_GROUPS = 32
@@ -259,40 +259,15 @@ def config_from_tensors(tensors: Mapping[str, Tensor]) -> DDPMConfig:
     """Read the network's shape off its tensors.
 
     Raises:
-        WeightsError: they are not those of a DDPM network.
+        KeyError: a tensor that tells a size is missing.
     """
-    levels = _count(tensors, "down.{}.block.0.conv1.weight")
-    try:
-        config = DDPMConfig(
-            channels=len(tensors["conv_in.bias"]),
-            widths=tuple(len(tensors[f"down.{i}.block.0.conv1.bias"]) for i in range(levels)),
-            res_blocks=_count(tensors, "down.0.block.{}.conv1.weight"),
-            attention_levels=tuple(
-                i for i in range(levels) if f"down.{i}.attn.0.q.weight" in tensors
-            ),
-            out_channels=len(tensors["conv_out.bias"]),
-            convolved=levels == 1 or "down.0.downsample.conv.weight" in tensors,
-        )
-    except KeyError as missing:
-        raise _no_network(f"the tensor {missing} is missing") from None
-    if not levels:
-        raise _no_network("it has no levels (down.0.block.0.conv1.weight)")
-    widths = (config.channels, *config.widths)
-    if any(width % NORM_GROUPS for width in widths):
-        raise _no_network(f"its widths {widths} are no multiples of {NORM_GROUPS}")
-    return config
-
-
-def _count(tensors: Mapping[str, Tensor], key: str) -> int:
-    """How many of key.format(0), key.format(1), ... there are in a row."""
-    count = 0
-    while key.format(count) in tensors:
-        count += 1
-    return count
-
-
-def _no_network(reason: str) -> WeightsError:
-    return WeightsError(
-        f"this is no DDPM network: {reason}",
-        "expected keys: temb.dense.*, conv_in.*, down.*, mid.*, up.*, norm_out.*, conv_out.*",
+    levels = count_items(tensors, "down.")
+    attending = [i for i in range(levels) if f"down.{i}.attn.0.q.weight" in tensors]
+    return DDPMConfig(
+        channels=length(tensors, "conv_in.weight"),
+        widths=tuple(length(tensors, f"down.{i}.block.0.conv1.weight") for i in range(levels)),
+        res_blocks=count_items(tensors, "down.0.block."),
+        attention_levels=tuple(attending),
+        out_channels=length(tensors, "conv_out.weight"),
+        convolved=levels == 1 or "down.0.downsample.conv.weight" in tensors,
     )

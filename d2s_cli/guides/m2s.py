@@ -17,7 +17,6 @@ other lies beside it.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,7 +34,9 @@ from d2s_cli.guides.network import (
     NetworkGuide,
     NoiseSource,
     fit,
+    length,
     read_files,
+    recognising,
     reduce_known,
     seeded_source,
 )
@@ -51,7 +52,9 @@ ATTENTION_SIDE = 16
 #: channels of one attention head; they leave no trace in the tensors
 HEAD_CHANNELS = 64
 #: what guided-diffusion calls Palette's cond_embed
-EMBEDDING = re.compile(r"^time_embed\.")
+EMBEDDING = "time_embed."
+#: names of such a network's tensors, for people
+EXPECTED = "time_embed.*, input_blocks.*, middle_block.*, output_blocks.*, out.*"
 #: sides where attention does not tell
 USUAL_SIDES = (64, 256)
 
@@ -230,25 +233,17 @@ def trained_side(config: UNetConfig) -> int | None:
 
 
 def config_from_tensors(tensors: Mapping[str, Tensor]) -> UNetConfig:
-    """Read the shape of a guided-diffusion network off its tensors.
+    """Read the shape of a network off its tensors, under their published names.
 
     Raises:
-        WeightsError: they are not those of one, or of a kind that needs more than a picture.
+        KeyError: a tensor that tells a size is missing.
+        WeightsError: a network that wants more than a picture, or of another kind.
     """
-    if "label_emb.weight" in tensors:
-        raise WeightsError("this network wants a class for each picture, which nobody can give it")
-    try:
-        inner = tensors["cond_embed.0.weight"].shape[1]
-        channels = tensors["input_blocks.0.0.weight"].shape[1]
-        tensors["out.2.weight"]
-    except KeyError as missing:
-        name = str(missing).replace("cond_embed", "time_embed")
-        raise WeightsError(
-            f"this is no guided-diffusion network: the tensor {name} is missing",
-            "expected keys: time_embed.*, input_blocks.*, middle_block.*, output_blocks.*, out.*",
-        ) from None
-    if channels != IMAGE_CHANNELS:
-        raise WeightsError(f"the network takes {channels} channels; an unconditional one takes 3")
+    inner = length(tensors, f"{EMBEDDING}0.weight", 1)
+    channels = length(tensors, "input_blocks.0.0.weight", 1)
+    if "label_emb.weight" in tensors or channels != IMAGE_CHANNELS:
+        wanted = "a class" if channels == IMAGE_CHANNELS else f"{channels} channels"
+        raise WeightsError(f"the network wants {wanted} for each picture; guides have none to give")
     config = levels_from_state_dict(tensors, inner)
     return dataclasses.replace(config, head_channels=HEAD_CHANNELS)
 
@@ -291,11 +286,14 @@ def load(
 
 def _load_network(path: Path, device: torch.device) -> UNet:
     tensors = {k.removeprefix("module."): v for k, v in read_files([path]).items()}
-    # the step's embedding is computed as Palette's of the noise level is, under another name
-    tensors = {EMBEDDING.sub("cond_embed.", k): v for k, v in tensors.items()}
-    config = config_from_tensors(tensors)
+    with recognising(path, "guided-diffusion network", EXPECTED, tensors):
+        config = config_from_tensors(tensors)
+        out_channels = length(tensors, "out.2.weight")
+    # the step's embedding is computed as Palette's of the noise level is
+    names = {k: k.replace(EMBEDDING, "cond_embed.") for k in tensors if k.startswith(EMBEDDING)}
+    tensors = {names.get(k, k): v for k, v in tensors.items()}
     with torch.device("meta"):
-        network = UNet(config, IMAGE_CHANNELS, len(tensors["out.2.weight"]))
+        network = UNet(config, IMAGE_CHANNELS, out_channels)
     fit(network, tensors, path, device)
     return network
 

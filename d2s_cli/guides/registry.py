@@ -12,6 +12,7 @@ from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.guarded import GuardedGuide
 from d2s_cli.guides.opencv import opencv_guide
+from d2s_cli.guides.options import check_types
 from d2s_cli.guides.patchmatch import patchmatch_available, patchmatch_guide
 from d2s_cli.guides.plugins import Plugin, call_plugin, find_plugins
 from d2s_cli.runtime import pick
@@ -131,6 +132,7 @@ def _check_options(name: str, load: Callable[..., Guide], options: dict[str, Any
             f"guide {name} has no option {', '.join(unknown)}",
             f"it has: {', '.join(known) or 'none'}",
         )
+    check_types(name, load, options)
 
 
 def _load_from_weights(
