@@ -24,7 +24,7 @@ from d2s_cli.diffusion.refiner import Refiner, load_refiner
 from d2s_cli.errors import GuideError, InputError, UsageError, WeightsError
 from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.on_photo import fill_window, hole_seed
-from d2s_cli.guides.registry import load_guide
+from d2s_cli.guides.registry import files_here, load_guide
 from d2s_cli.images.colour_detail import calm_colour
 from d2s_cli.images.formats import format_of, is_lossless
 from d2s_cli.images.masks import MaskSettings, read_mask
@@ -54,7 +54,6 @@ from d2s_cli.manifest import (
 from d2s_cli.recipe import Recipe, Settings, check_settings, resolve_recipe
 from d2s_cli.runtime import pick
 from d2s_cli.weights.bundled import find_weights
-from d2s_cli.weights.store import is_installed
 
 #: pictures, and pixels of them, held in memory while their windows wait for a full batch
 MAX_OPEN = 16
@@ -193,6 +192,14 @@ class Engine:
         self.guide, self._guide_record = guide, {"name": guide.name}
         if guide.files:
             self._guide_record["weights"] = [file_record(path) for path in guide.files]
+
+    def _shared_weights(self) -> Path | None:
+        """One checkpoint guides and refines, unless the guide has its own installed."""
+        try:
+            files_here("palette")
+        except WeightsError:
+            return find_weights(self.settings.weights)
+        return None
 
     def _results(self, jobs: Sequence[Job]) -> Iterator[Entry]:
         """Entries in the order in which pictures become ready."""

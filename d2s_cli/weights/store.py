@@ -17,10 +17,6 @@ def store_folder() -> Path:
     return Path(platformdirs.user_data_dir("d2s", appauthor=False)) / "weights"
 
 
-def is_installed(name: str) -> bool:
-    return any((store_folder() / name).glob("*"))
-
-
 def installed_files(name: str) -> list[Path]:
     """The files of an installed entry.
 
