@@ -71,6 +71,8 @@ def test_guides_count_every_call_of_their_networks(
             paces.append(self)
 
     monkeypatch.setattr(f"d2s_cli.guides.{name}.Pace", Kept)
-    d2s.load_guide(name, write(tmp_path), **options)(*scene(8, 8))
+    guide = d2s.load_guide(name, write(tmp_path), **options)
+    guide(*scene(8, 8))
+    assert all(f"{count} network calls" in guide.notes[-1] for count in calls)
     assert [pace.calls for pace in paces] == calls
     assert [pace.done for pace in paces] == calls

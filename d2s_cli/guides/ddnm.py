@@ -84,6 +84,11 @@ def step_numbers(settings: DDNMSettings) -> list[int]:
     return [position * skip for position in visited] + [-1]
 
 
+def network_calls(settings: DDNMSettings) -> int:
+    """How many steps go down."""
+    return sum(after < now for now, after in pairwise(step_numbers(settings)))
+
+
 def ddnm(
     predict_noise: PredictNoise,
     image: Tensor,
@@ -134,14 +139,16 @@ class DDNMGuide(NetworkGuide):
         self.network, self.settings = network, settings
         self.side = network.config.side
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*super().notes, f"{network_calls(self.settings)} network calls for each window")
+
     def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
         return self.sample(image, hole, seeded_source(seed, len(image)))
 
     def sample(self, image: Tensor, hole: Tensor, noise: NoiseSource) -> Tensor:
         """`ddnm` with the network; arguments as there. Any height and width it can halve."""
-        path = step_numbers(self.settings)
-        calls = sum(b < a for a, b in pairwise(path))
-        pace = Pace(self.tell, f"guide {self.name}", calls)
+        pace = Pace(self.tell, f"guide {self.name}", network_calls(self.settings))
 
         def predict_noise(x: Tensor, step: int) -> Tensor:
             eps: Tensor = self.network(x, torch.full((len(x),), float(step), device=x.device))

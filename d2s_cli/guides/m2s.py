@@ -179,6 +179,17 @@ class M2SGuide(NetworkGuide):
         if coarse is not fine:
             self.coarse_side = trained_side(coarse.config) or USUAL_SIDES[0]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        calls = (
+            f"{stage.calls} network calls at {side} x {side}"
+            for stage, side in (
+                (self.coarse_stage, self.coarse_side),
+                (self.fine_stage, self.side),
+            )
+        )
+        return (*super().notes, f"{' and '.join(calls)} for each window")
+
     def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
         return self.sample(image, hole, seeded_source(seed, len(image)))
 

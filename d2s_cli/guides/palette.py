@@ -48,6 +48,15 @@ class PaletteGuide(NetworkGuide):
         self.largest = refiner.config.tile
         self.multiple = refiner.config.unet.size_multiple
 
+    @property
+    def calls(self) -> int:
+        """Network calls for a window."""
+        return self.steps or self.table.steps
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*super().notes, f"{self.calls} network calls for each window")
+
     def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
         keys = [(seed, 0, GUIDE_NOISE)] * len(image)
         return self.sample(image, hole, seed=keys)
@@ -60,7 +69,7 @@ class PaletteGuide(NetworkGuide):
         noise: NoiseSource | None = None,
     ) -> Tensor:
         """Fill from noise alone. Arguments and order of the draws as `Refiner.refine`."""
-        pace = Pace(self.tell, f"guide {self.name}", self.steps or self.table.steps)
+        pace = Pace(self.tell, f"guide {self.name}", self.calls)
         counting = self.refiner.unet.register_forward_hook(lambda *_: pace.step())
         try:
             return self.refiner.refine(
@@ -111,7 +120,8 @@ def load(
     if table.at(table.steps) < refiner.config.alpha_bar_min * 0.999:
         raise WeightsError(
             f"{paths[0]} cannot guide: it was not trained on pure noise, which a guide starts from",
-            "give Palette's own checkpoint, or a refiner trained on the whole noise table",
+            "give Palette's own checkpoint, --guide-weights FILE, or a refiner trained on the whole"
+            " noise table",
         )
     return PaletteGuide(refiner, table, steps, sampler)
 
