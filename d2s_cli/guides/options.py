@@ -19,7 +19,8 @@ def check_types(guide: str, load: Callable[..., Any], options: Mapping[str, Any]
         UsageError: one is of another kind.
     """
     hints = typing.get_type_hints(load)
-    for name, value in options.items():
+    for name in options.keys() & hints.keys():
+        value = options[name]
         kinds = set(typing.get_args(hints[name]) or [hints[name]])
         plain = kinds - {type(None)}
         if (

@@ -132,7 +132,6 @@ def _check_options(name: str, load: Callable[..., Guide], options: dict[str, Any
             f"guide {name} has no option {', '.join(unknown)}",
             f"it has: {', '.join(known) or 'none'}",
         )
-    check_types(name, load, options)
 
 
 def _load_from_weights(
@@ -140,6 +139,7 @@ def _load_from_weights(
 ) -> Guide:
     load = importlib.import_module(FROM_WEIGHTS[name]).load
     _check_options(name, load, options)
+    check_types(name, load, options)
     paths = files_here(name) if weights is None else checkpoint_files(weights)
     guide: Guide = load(paths, pick(device, "fp32").device, **options)
     guide.name, guide.files = name, tuple(dict.fromkeys((*paths, *guide.files)))
