@@ -25,7 +25,7 @@ from d2s_cli.diffusion.refiner import Refiner, load_refiner
 from d2s_cli.errors import D2SError, GuideError, InputError, UsageError, WeightsError
 from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.on_photo import fill_window, hole_seed
-from d2s_cli.guides.registry import load_guide
+from d2s_cli.guides.registry import files_here, load_guide
 from d2s_cli.images.colour_detail import calm_colour
 from d2s_cli.images.files import check_file, check_writable
 from d2s_cli.images.formats import format_of, is_lossless
@@ -188,7 +188,10 @@ class Engine:
     def _load_guide(self) -> None:
         settings = self.settings
         weights = settings.guide_weights or None
+        if weights is None and settings.guide == "palette":
+            weights = self._shared_weights()
         guide = load_guide(settings.guide, weights, settings.device, **settings.guide_options)
+        guide.tell = lambda text: self.report(Event("note", text))
         for note in guide.notes:
             self.report(Event("note", f"guide {guide.name}: {note}"))
         self.guide, self._guide_record = guide, {"name": guide.name}
@@ -203,6 +206,14 @@ class Engine:
             if not self.unrecorded:
                 self.report(Event("warning", f"{error.message}; {error.hint}"))
             self.unrecorded = True
+
+    def _shared_weights(self) -> Path | None:
+        """One checkpoint guides and refines, unless the guide has its own installed."""
+        try:
+            files_here("palette")
+        except WeightsError:
+            return find_weights(self.settings.weights)
+        return None
 
     def _results(self, jobs: Sequence[Job]) -> Iterator[Entry]:
         """Entries in the order in which pictures become ready."""

@@ -1,8 +1,10 @@
 """Palette's UNet, any size of it, with the keys of the published checkpoints.
 
 The network takes 6 image channels, concat(condition, x_t), and the noise level alpha_bar itself (a
-float in (0, 1]) instead of a step number. It is split in three, `encode`, `middle` and `decode`,
-because the injection of the guide (eq. 15 to 17) runs the first two twice and the last once.
+float in (0, 1]) instead of a step number; guided-diffusion's networks, from which it descends, take
+3 channels and a step number, and are otherwise the same. It is split in three, `encode`, `middle`
+and `decode`, because the injection of the guide (eq. 15 to 17) runs the first two twice and the
+last once.
 
 `unshuffle=2` folds 2x2 pixels into channels at the input and unfolds them at the output: four times
 less arithmetic at the same widths. Published checkpoints have `unshuffle=1`.
@@ -10,6 +12,7 @@ less arithmetic at the same widths. Published checkpoints have `unshuffle=1`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -160,9 +163,19 @@ class Stage(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """See the module's text. Attribute names are the published keys."""
+    """See the module's text. Attribute names are the published keys.
 
-    def __init__(self, config: UNetConfig) -> None:
+    Args:
+        config: shape of the network.
+        in_channels, out_channels: of the pictures that go in and come out.
+    """
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        in_channels: int = 2 * IMAGE_CHANNELS,
+        out_channels: int = IMAGE_CHANNELS,
+    ) -> None:
         super().__init__()
         self.config = config
         inner, mults = config.inner_channels, config.channel_mults
@@ -182,7 +195,7 @@ class UNet(nn.Module):
 
         channels = inner * mults[0]
         self.input_blocks = nn.ModuleList(
-            [Stage(nn.Conv2d(2 * IMAGE_CHANNELS * folded, channels, 3, padding=1))]
+            [Stage(nn.Conv2d(in_channels * folded, channels, 3, padding=1))]
         )
         skips = [channels]
         for level, mult in enumerate(mults):
@@ -212,7 +225,7 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             nn.GroupNorm(NORM_GROUPS, channels),
             nn.SiLU(),
-            nn.Conv2d(channels, IMAGE_CHANNELS * folded, 3, padding=1),
+            nn.Conv2d(channels, out_channels * folded, 3, padding=1),
         )
         nn.init.zeros_(self.out[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.out[-1].bias)  # type: ignore[arg-type]
@@ -275,7 +288,15 @@ def config_from_state_dict(state: Mapping[str, Tensor]) -> UNetConfig:
             " 6 (condition and x_t), or 6 times a square with pixel-unshuffled input"
         )
     unshuffle = math.isqrt(first.shape[1] // (2 * IMAGE_CHANNELS))
+    return dataclasses.replace(levels_from_state_dict(state, inner), unshuffle=unshuffle)
 
+
+def levels_from_state_dict(state: Mapping[str, Tensor], inner: int) -> UNetConfig:
+    """Levels, widths, blocks and attention of a network of `inner` channels, off its tensors.
+
+    Raises:
+        WeightsError: its levels are resampled in another way, or have impossible widths.
+    """
     # every level but the first ends its decoder stages with an up-sampling block, the only place
     # with a second residual block in one stage
     levels = 1 + sum(re.fullmatch(UP_BLOCK_KEY, key) is not None for key in state)
@@ -287,7 +308,12 @@ def config_from_state_dict(state: Mapping[str, Tensor]) -> UNetConfig:
         )
     stages_per_level = stages // levels
     firsts = [1 + level * stages_per_level for level in range(levels)]
-    widths = [state[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0] for i in firsts]
+    keys = [f"input_blocks.{i}.0.out_layers.3.weight" for i in firsts]
+    if missing := [key for key in keys if key not in state]:
+        raise WeightsError(f"the network's {levels} levels are incomplete: {missing[0]} is missing")
+    widths = [state[key].shape[0] for key in keys]
+    if any(width % inner or width % NORM_GROUPS for width in widths):
+        raise WeightsError(f"a network of {inner} channels cannot have levels of {widths}")
     return UNetConfig(
         inner_channels=inner,
         channel_mults=tuple(width // inner for width in widths),
@@ -295,5 +321,4 @@ def config_from_state_dict(state: Mapping[str, Tensor]) -> UNetConfig:
         attention_levels=tuple(
             level for level, i in enumerate(firsts) if f"input_blocks.{i}.1.qkv.weight" in state
         ),
-        unshuffle=unshuffle,
     )

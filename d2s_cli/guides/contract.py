@@ -33,6 +33,7 @@ class Guide(ABC):
         first: a guide whose result this one corrects; `fill` finds it in the hole.
         side: the one size, squared, that it works at inside; 0 if it takes any.
         files: that its result depends on, apart from d2s: weights, a model, its side file.
+        tell: given a line for people now and then by guides that take long.
     """
 
     name: str = ""
@@ -40,6 +41,7 @@ class Guide(ABC):
     first: Guide | None = None
     side: int = 0
     files: tuple[Path, ...] = ()
+    tell: Callable[[str], None] = staticmethod(lambda text: None)
 
     @property
     def notes(self) -> tuple[str, ...]:

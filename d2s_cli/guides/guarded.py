@@ -37,6 +37,7 @@ class GuardedGuide(Guide):
         return tuple(self.guide.notes)
 
     def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+        self.guide.tell = self.tell
         try:
             return self.guide.fill(image, hole, seed)
         except D2SError:

@@ -27,11 +27,13 @@ class NetworkGuide(Guide):
     Attributes:
         multiple: height and width must be multiples of this; others are mirrored up to it.
         smallest: least height and width.
+        largest: pictures with a longer side are filled at reduced size; 0 if there is no limit.
         device: where the networks are.
     """
 
     multiple: int = 8
     smallest: int = 8
+    largest: int = 0
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -41,7 +43,8 @@ class NetworkGuide(Guide):
         """For people: what happens to pictures of other sizes."""
         if self.side:
             return f"works at {self.side} x {self.side}: larger windows are filled at that size"
-        return f"any size (mirrored to a multiple of {self.multiple})"
+        text = f"any size (mirrored to a multiple of {self.multiple})"
+        return text + (f", sides over {self.largest} at reduced size" if self.largest else "")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -61,35 +64,50 @@ class NetworkGuide(Guide):
         """
 
     def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
-        """Pad or reduce, predict, and undo it."""
-        height, width = image.shape[-2:]
+        """Reduce or pad, predict, and undo it."""
         image, hole = image.to(self.device), hole.to(self.device)
+        limit = self.side or self.largest
         with torch.inference_mode():
-            if self.side and (height, width) != (self.side, self.side):
-                return self._at_fixed_size(image, hole, seed)
+            if limit and max(image.shape[-2:]) > limit:
+                return self._reduced(image, hole, seed, limit)
+            return self._padded(image, hole, seed)
+
+    def _padded(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+        """Mirror at the bottom and right up to a size that the network takes."""
+        height, width = image.shape[-2:]
+        if self.side:
+            down, right = self.side - height, self.side - width
+        else:
             down = max(-height % self.multiple, self.smallest - height)
             right = max(-width % self.multiple, self.smallest - width)
-            padded = [extend_symmetric(t, down, right) for t in (image, hole)]
-            return self.predict(padded[0], padded[1], seed)[..., :height, :width].clone()
-
-    def _at_fixed_size(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
-        """Fit the longer side into the network's, mirror the rest, and scale the result back."""
-        height, width = image.shape[-2:]
-        scale = min(1.0, self.side / max(height, width))
-        small = (max(1, round(height * scale)), max(1, round(width * scale)))
-        if scale < 1:
-            # hidden pixels must not darken their neighbours: average the known ones alone
-            weight = F.interpolate(1 - hole, small, mode="area")
-            image = F.interpolate(image, small, mode="area") / weight.clamp(min=1e-6)
-            hole = (weight < 1 - 1e-6).to(hole)
-            image = image * (1 - hole)
-        down, right = self.side - small[0], self.side - small[1]
         padded = [extend_symmetric(t, down, right) for t in (image, hole)]
-        filled = self.predict(padded[0], padded[1], seed)[..., : small[0], : small[1]]
-        if scale == 1:
-            return filled.clone()
-        filled = torch.where(hole > 0, filled, image)
+        return self.predict(padded[0], padded[1], seed)[..., :height, :width].clone()
+
+    def _reduced(self, image: Tensor, hole: Tensor, seed: int, limit: int) -> Tensor:
+        """Fit the longer side into the limit, fill, and scale the result back."""
+        height, width = image.shape[-2:]
+        scale = limit / max(height, width)
+        small = (max(1, round(height * scale)), max(1, round(width * scale)))
+        image, known = reduce_known(image, 1 - hole, small)
+        hole = (known < 1 - 1e-6).to(hole)
+        image = image * (1 - hole)
+        filled = torch.where(hole > 0, self._padded(image, hole, seed), image)
         return F.interpolate(filled, (height, width), mode="bicubic", align_corners=False)
+
+
+def reduce_known(image: Tensor, known: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A smaller picture of the known pixels alone: hidden ones must not darken their neighbours.
+
+    Args:
+        image: N x 3 x H x W, zeros where nothing is known.
+        known: N x 1 x H x W, 0 or 1.
+        size: height and width of the result.
+
+    Returns:
+        The means of the known pixels, and how large a share of each area was known.
+    """
+    share = F.interpolate(known, size, mode="area")
+    return F.interpolate(image, size, mode="area") / share.clamp(min=1e-6), share
 
 
 def extend_symmetric(x: Tensor, down: int, right: int) -> Tensor:

@@ -12,6 +12,7 @@ from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.guarded import GuardedGuide
 from d2s_cli.guides.opencv import opencv_guide
+from d2s_cli.guides.options import check_types
 from d2s_cli.guides.patchmatch import patchmatch_available, patchmatch_guide
 from d2s_cli.guides.plugins import Plugin, call_plugin, find_plugins
 from d2s_cli.runtime import pick
@@ -138,6 +139,7 @@ def _load_from_weights(
 ) -> Guide:
     load = importlib.import_module(FROM_WEIGHTS[name]).load
     _check_options(name, load, options)
+    check_types(name, load, options)
     paths = files_here(name) if weights is None else checkpoint_files(weights)
     guide: Guide = load(paths, pick(device, "fp32").device, **options)
     guide.name, guide.files = name, tuple(dict.fromkeys((*paths, *guide.files)))
