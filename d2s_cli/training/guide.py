@@ -15,6 +15,7 @@ from torch import Tensor
 
 from d2s_cli.errors import WeightsError
 from d2s_cli.guides.fill_network import FillConfig, FillNetwork, push_pull
+from d2s_cli.guides.opencv import METHODS, opencv_fill
 from d2s_cli.images.convert import from_unit_range, to_unit_range
 from d2s_cli.runtime import Compute
 from d2s_cli.training.adversary import (
@@ -24,7 +25,14 @@ from d2s_cli.training.adversary import (
     made_patches,
 )
 from d2s_cli.training.candidates import Candidates, load_candidates
-from d2s_cli.training.data import EXAMPLES_A_STEP, Batch, Picture, draw_example, make_batch
+from d2s_cli.training.data import (
+    EXAMPLES_A_STEP,
+    Batch,
+    Example,
+    Picture,
+    draw_example,
+    make_batch,
+)
 from d2s_cli.training.ema import Ema, ema_decay
 from d2s_cli.training.perceptual import PerceptualDistance
 from d2s_cli.training.run import (
@@ -51,7 +59,9 @@ class GuideConfig(Schedule):
     Attributes:
         network: shape of the network.
         candidates: how many examples have PatchMatch's result.
-        candidate_share: how often a step uses these; the others start from the smooth fill alone.
+        candidate_share: how often a step uses these.
+        soft_share: how often a step starts from OpenCV's fills; the others start from the smooth
+            fill alone.
         l1, perceptual, adversarial: weights of the three losses.
         adversary_from: images after which the adversary joins.
     """
@@ -67,7 +77,8 @@ class GuideConfig(Schedule):
     ema_halflife: float = 5_000
     masks: str = "mixed"
     candidates: int = 3072
-    candidate_share: float = 0.6
+    candidate_share: float = 0.35
+    soft_share: float = 0.45
     l1: float = 4.0
     perceptual: float = 1.0
     adversarial: float = 0.1
@@ -204,6 +215,16 @@ class GuideTrainer:
         self._shown = batch
 
 
+def soft_batch(examples: Sequence[Example], rng: np.random.Generator) -> Batch:
+    """Examples with Telea's or the Navier-Stokes fill as candidate."""
+    methods = [str(rng.choice(list(METHODS))) for _ in examples]
+    fills = [
+        opencv_fill(np.where(e.hole[..., None], np.uint8(0), e.image), e.hole, method)
+        for e, method in zip(examples, methods, strict=True)
+    ]
+    return dataclasses.replace(make_batch(examples), candidate=to_unit_range(np.stack(fills)))
+
+
 def candidate_batch(candidates: Candidates, rng: np.random.Generator, count: int) -> Batch:
     """Examples that have PatchMatch's result."""
     images, holes, fills = zip(*(candidates.draw(rng) for _ in range(count)), strict=True)
@@ -241,12 +262,15 @@ def train_guide(
     def draw(step: int) -> Batch:
         side, count = config.size_of(step)
         rng = np.random.default_rng([config.seed, step, 3])
-        if side == size and rng.random() < config.candidate_share:
+        kind = rng.random()
+        if side == size and kind < config.candidate_share:
             return candidate_batch(candidates, rng, count)
         first = step * EXAMPLES_A_STEP
-        return make_batch(
-            [draw_example(photos, config.seed, first + i, side, config.masks) for i in range(count)]
-        )
+        examples = [
+            draw_example(photos, config.seed, first + i, side, config.masks) for i in range(count)
+        ]
+        soft = kind < config.candidate_share + config.soft_share
+        return soft_batch(examples, rng) if soft else make_batch(examples)
 
     drive(trainer, draw, photos, config.images, output, pace or Pace())
     return trainer
