@@ -6,126 +6,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
+from d2s_cli.ahead import Ahead, Behind, Outcome
 from d2s_cli.batches import Piece, WindowBatches
+from d2s_cli.closing import PICTURE_ERRORS, Closer, of_picture
 from d2s_cli.diffusion.refiner import Refiner, load_refiner
-from d2s_cli.errors import D2SError, GuideError, InputError, UsageError, WeightsError
+from d2s_cli.errors import InputError, UsageError, WeightsError
+from d2s_cli.events import Event, Report
 from d2s_cli.guides.contract import Guide
-from d2s_cli.guides.on_photo import fill_window, hole_seed
+from d2s_cli.guides.network import NetworkGuide
 from d2s_cli.guides.registry import files_here, load_guide
-from d2s_cli.images.colour_detail import calm_colour
-from d2s_cli.images.files import check_file, check_writable
-from d2s_cli.images.formats import format_of, is_lossless
-from d2s_cli.images.masks import MaskSettings, read_mask
+from d2s_cli.images.masks import MaskSettings
 from d2s_cli.images.pairing import Job, Plan, make_plan
-from d2s_cli.images.photo import Photo
-from d2s_cli.images.reading import read_photo
-from d2s_cli.images.regions import Window, hole_windows
-from d2s_cli.images.sharpening import sharpen_fill
-from d2s_cli.images.texture import missing_texture
-from d2s_cli.images.writing import (
-    WriteSettings,
-    changed_known_pixels,
-    copy_photo,
-    fill_hole,
-    write_photo,
-)
-from d2s_cli.manifest import (
-    MANIFEST_NAME,
-    SCHEMA,
-    Entry,
-    Manifest,
-    failure,
-    file_record,
-    settings_record,
-    starts_of,
-)
-from d2s_cli.recipe import Recipe, Settings, check_settings, resolve_recipe
-from d2s_cli.runtime import give_back_memory, pick
+from d2s_cli.manifest import MANIFEST_NAME, Entry, Manifest, failure, file_record, starts_of
+from d2s_cli.opening import Opener
+from d2s_cli.picture import Picture
+from d2s_cli.recipe import Settings, check_settings
+from d2s_cli.runtime import pick
 from d2s_cli.weights.bundled import find_weights
 
 #: pictures, and pixels of them, held in memory while their windows wait for a full batch
 MAX_OPEN = 16
 MAX_OPEN_PIXELS = 100_000_000
-#: how far a padded guide result may exceed the picture at the right and bottom
-GUIDE_PADDING = 64
-#: what ends the work on one picture and not the run
-PICTURE_ERRORS = (InputError, MemoryError)
-#: the name under which defaults for results of unknown tools are kept
-UNKNOWN_TOOL = "*"
-
-
-@dataclass
-class Event:
-    """What `report` is told.
-
-    Attributes:
-        kind: device, warning, note, done, copied, skipped or failed.
-        text: one line for people.
-        done, total: results so far, and of the whole run.
-        entry: the manifest entry of a result.
-    """
-
-    kind: str
-    text: str
-    done: int = 0
-    total: int = 0
-    entry: Entry | None = None
-
-
-Report = Callable[[Event], None]
-
-
-@dataclass
-class _Open:
-    """A picture whose windows are under way.
-
-    Attributes:
-        expected: what a finished entry of exactly this work says (see Manifest.is_current).
-        patches: refined windows so far, by sample.
-        waiting: results of windows that are not there yet.
-        recipes: by window number, of its last pass.
-        sharpened: numbers of the windows whose guide's result was sharpened before.
-    """
-
-    job: Job
-    photo: Photo
-    hole: NDArray[np.bool_]
-    outputs: list[Path]
-    expected: Entry
-    warnings: list[str]
-    began: float
-    patches: list[list[tuple[Window, NDArray[Any]]]]
-    waiting: int = 0
-    recipes: dict[int, Recipe] = field(default_factory=dict)
-    sharpened: list[int] = field(default_factory=list)
-
-    def deliver(self, window: Window, sample: int, result: NDArray[Any]) -> None:
-        self.patches[sample].append((window, result))
-        self.waiting -= 1
-
-    def deliver_refined(self, window: Window, sample: int, result: NDArray[Any]) -> None:
-        self.deliver(window, sample, calm_colour(result, self.hole[window.slices]))
-
-    def picture(self, sample: int) -> NDArray[Any]:
-        """The photo with the hole pixels that its windows answer for."""
-        rgb = self.photo.rgb.copy()
-        for window, patch in self.patches[sample]:
-            rgb[window.slices][window.own] = patch[window.own]
-        return rgb
 
 
 class Engine:
@@ -216,251 +124,93 @@ class Engine:
         return None
 
     def _results(self, jobs: Sequence[Job]) -> Iterator[Entry]:
-        """Entries in the order in which pictures become ready."""
-        opened: list[_Open] = []
-        for job in jobs:
+        """Entries in the order in which pictures become ready.
+
+        Pictures are opened ahead and written behind the network, each in threads of their own.
+        """
+        threads = self._threads(len(jobs))
+        opener = Opener(self.settings, self.refiner, self.guide, self._guide_record, self.manifest)
+        outcomes = iter(Ahead(opener.open, jobs, threads, threads + 1))
+        closer = Closer(self.settings, self.refiner.compute)
+        behind = Behind(closer.close, threads=min(1, threads), waiting=2)
+        opened: list[Picture] = []
+        with contextlib.closing(outcomes), behind:
+            while not self.stop() and (outcome := next(outcomes, None)) is not None:
+                yield from self._begin(outcome, opened)
+                self.batches.compute_full()
+                yield from self._hand_over(opened, behind)
+                pixels = sum(picture.hole.size for picture in opened)
+                if len(opened) >= MAX_OPEN or pixels >= MAX_OPEN_PIXELS:
+                    self.batches.compute_all(self.stop)
+                    yield from self._hand_over(opened, behind)
+            self.batches.compute_all(self.stop)
             if self.stop():
-                break
-            try:
-                yield from self._start(job, opened)
-            except PICTURE_ERRORS as error:
-                yield failure(job.image, job.output, _of_picture(job.image, error))
-            self.batches.compute_full()
-            yield from self._finished(opened)
-            pixels = sum(o.hole.size for o in opened)
-            if len(opened) >= MAX_OPEN or pixels >= MAX_OPEN_PIXELS:
-                self.batches.compute_all(self.stop)
-                yield from self._finished(opened)
-        self.batches.compute_all(self.stop)
-        if self.stop():
-            # what was begun is finished; what only waits can wait for the next run
-            begun = {id(o) for o in opened if any(o.patches)}
-            self.batches.keep(lambda piece: id(piece.owner) in begun)
-            self.batches.compute_all()
-        yield from self._finished(opened)
+                # what was begun is finished; what only waits can wait for the next run
+                begun = {id(picture) for picture in opened if any(picture.patches)}
+                self.batches.keep(lambda piece: id(piece.owner) in begun)
+                self.batches.compute_all()
+            yield from self._hand_over(opened, behind)
+            yield from self._told(behind.rest())
 
-    def _start(self, job: Job, opened: list[_Open]) -> Iterator[Entry]:
-        """Read a picture and queue its windows, or give its entries if nothing is to be done."""
-        samples = self.settings.samples
-        outputs = [sample_path(job.output, sample, samples) for sample in range(samples)]
-        for path in outputs:
-            format_of(path)
-        expected = self._expected(job)
-        if self._is_there(outputs, expected):
-            for path in outputs:
-                yield {
-                    "schema": SCHEMA,
-                    "status": "skipped",
-                    "input": expected["input"],
-                    "output": {"path": str(path)},
-                }
+    def _threads(self, jobs: int) -> int:
+        """How many pictures are opened at a time beside the network; 0 does one thing at a time."""
+        if jobs < 2:
+            return 0
+        workers = self.settings.workers
+        if workers is None:
+            workers = self.refiner.compute.spare_threads()
+        # networks of several threads would share the device's memory
+        return min(1, workers) if isinstance(self.guide, NetworkGuide) else workers
+
+    def _begin(
+        self, outcome: Outcome[Job, Picture | list[Entry]], opened: list[Picture]
+    ) -> Iterator[Entry]:
+        """Queue an opened picture's windows, or give its entries if there is nothing to do."""
+        try:
+            result = outcome.get()
+        except PICTURE_ERRORS as error:
+            image = outcome.item.image
+            yield failure(image, outcome.item.output, of_picture(image, error))
             return
-        for path in outputs:
-            check_writable(path)
-        photo = read_photo(job.image)
-        mask = read_mask(job.mask, photo, self.settings.mask_settings)
-        for warning in mask.warnings:
-            self.report(Event("warning", warning))
-        for note in mask.notes:
-            self.report(Event("note", note))
-        if mask.hole.all():
-            raise InputError(
-                f"{job.mask} marks the whole picture as hole: nothing is left to go by",
-                "try: --polarity black, if black is the hole in this mask",
-            )
-        current = _Open(
-            job,
-            photo,
-            mask.hole,
-            outputs,
-            expected,
-            mask.warnings,
-            time.monotonic(),
-            [[] for _ in outputs],
-        )
-        self._queue(current)
-        opened.append(current)
+        if isinstance(result, list):
+            yield from result
+            return
+        self._say(result)
+        self._queue(result)
+        opened.append(result)
 
-    def _expected(self, job: Job) -> Entry:
-        """What a finished entry for this job says about where its result came from."""
-        look = "look whether it was moved, or the disk is gone"
-        check_file(job.image, "picture", look)
-        check_file(job.mask, "mask", look)
-        try:
-            guide: Any = self._guide_record
-            if job.guide is not None:
-                guide = file_record(job.guide)
-            return {
-                "input": file_record(job.image),
-                "mask": file_record(job.mask),
-                "guide": guide,
-                "weights": self._weights_record,
-                "settings": self._settings_record,
-            }
-        except OSError as error:
-            raise InputError(
-                f"cannot read {error.filename}: {error.strerror}", "look at its permissions"
-            ) from error
+    def _hand_over(
+        self, opened: list[Picture], behind: Behind[Picture, list[Entry]]
+    ) -> Iterator[Entry]:
+        """Have finished pictures written; give the entries of those that are."""
+        for picture in [p for p in opened if p.waiting == 0]:
+            opened.remove(picture)
+            yield from self._told(behind.add(picture))
+        yield from self._told(behind.ready())
 
-    @functools.cached_property
-    def _weights_record(self) -> Entry:
-        record = file_record(find_weights(self.settings.weights))
-        return {"name": self.refiner.name, "sha256": record["sha256"]}
+    def _told(self, outcomes: Iterable[Outcome[Picture, list[Entry]]]) -> Iterator[Entry]:
+        for outcome in outcomes:
+            entries = outcome.get()
+            self._say(outcome.item)
+            yield from entries
 
-    @functools.cached_property
-    def _settings_record(self) -> Entry:
-        return settings_record(self.settings)
+    def _say(self, picture: Picture) -> None:
+        for event in picture.said:
+            self.report(event)
+        picture.said.clear()
 
-    def _is_there(self, outputs: Sequence[Path], expected: Entry) -> bool:
-        """True if the results need no work; an error if they may not be replaced."""
-        existing = [path for path in outputs if os.path.lexists(path)]
-        whole = len(existing) == len(outputs)
-        mode = self.settings.if_exists
-        if mode == "skip":
-            return whole
-        if mode == "resume":
-            return whole and all(self.manifest.is_current(path, expected) for path in outputs)
-        if existing and mode == "error":
-            raise InputError(
-                f"{existing[0]} exists already",
-                "try: --if-exists overwrite, --if-exists skip, or another --output",
-            )
-        return False
-
-    def _queue(self, current: _Open) -> None:
-        """Run the guide on every window, and queue those that are to be refined."""
-        hole = current.hole
-        windows = hole_windows(hole, self.refiner.config.tile, self.settings.context)
-        # all of them before any is queued: where the guide fails, nothing is left waiting
-        for window, guide in list(zip(windows, self._first_results(current, windows), strict=True)):
-            recipe = self._recipe(current, window, guide)
-            if guide is not None and recipe.sharpen:
-                sharp = sharpen_fill(guide, hole[window.slices])
-                if sharp is not guide:  # it may lack less texture than before
-                    guide, recipe = sharp, self._recipe(current, window, sharp)
-                    current.sharpened.append(window.number)
-            self._queue_samples(current, window, guide, recipe)
-
-    def _first_results(
-        self, current: _Open, windows: Sequence[Window]
-    ) -> Iterator[NDArray[Any] | None]:
-        """The guide's result for each window; None starts from noise alone."""
-        given = _read_guide(current) if current.job.guide else None
-        for window in windows:
-            if given is not None:
-                yield _composite(current, window, given[window.slices])
-            else:
-                yield self._fill(self.guide, current, window) if self.guide else None
-
-    def _fill(self, guide: Guide, current: _Open, window: Window) -> NDArray[Any]:
-        """Run the guide on a window; what it cannot do is an error of this picture alone."""
-        seed = hole_seed(self.settings.seed, window.number)
-        try:
-            return fill_window(guide, current.photo.rgb, current.hole, window.slices, seed)
-        except (WeightsError, UsageError) as error:
-            raise GuideError(error.message, error.hint) from error
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise GuideError(
-                f"guide {guide.name} ran out of memory with a window of"
-                f" {window.width}x{window.height}",
-                "try: --device cpu, or another --guide",
-            ) from error
-
-    def _queue_samples(
-        self, current: _Open, window: Window, guide: NDArray[Any] | None, recipe: Recipe
-    ) -> None:
-        current.recipes[window.number] = recipe
-        view = current.photo.rgb[window.slices], current.hole[window.slices]
-        for sample in range(self.settings.samples):
-            current.waiting += 1
-            if recipe.tk == 0 and guide is not None:
-                current.deliver(window, sample, guide)
-                continue
-            deliver = functools.partial(current.deliver_refined, window, sample)
-            seed = (self.settings.seed, sample, window.number)
-            self.batches.add(Piece(*view, guide, seed, deliver, current), recipe)
-
-    def _recipe(self, current: _Open, window: Window, guide: NDArray[Any] | None) -> Recipe:
-        name = UNKNOWN_TOOL if current.job.guide else self._guide_name()
-        missing = None
-        if guide is not None and self.settings.tk is None:
-            missing = missing_texture(guide, current.hole[window.slices])
-        return resolve_recipe(self.settings, self.refiner, name, missing)
-
-    def _guide_name(self) -> str:
-        return self.guide.name if self.guide else "none"
-
-    def _finished(self, opened: list[_Open]) -> Iterator[Entry]:
-        for current in [o for o in opened if o.waiting == 0]:
-            opened.remove(current)
-            give_back_memory()
-            for sample, path in enumerate(current.outputs):
-                try:
-                    yield self._write(current, sample, path)
-                except PICTURE_ERRORS as error:
-                    image = current.job.image
-                    yield failure(image, path, _of_picture(image, error))
-
-    def _write(self, current: _Open, sample: int, path: Path) -> Entry:
-        photo, hole = current.photo, current.hole
-        self._write_file(current, sample, path)
-        change = changed_known_pixels(photo, hole, path) if self.settings.verify else None
-        if sample == 0:
-            for note in photo.notes:
-                self.report(Event("note", f"{current.job.image}: {note}"))
-        recipes = [current.recipes[number] for number in sorted(current.recipes)]
-        patches = sorted(current.patches[sample], key=lambda patch: patch[0].number)
-        return {
-            "schema": SCHEMA,
-            "status": "done" if hole.any() else "copied",
-            **current.expected,
-            "output": file_record(path),
-            "sample": sample + 1,
-            "seed": self.settings.seed,
-            "width": photo.size[0],
-            "height": photo.size[1],
-            "hole_share": round(float(hole.mean()), 6),
-            "boxes": [[w.left, w.top, w.width, w.height] for w, _ in patches],
-            "tk": [r.tk for r in recipes],
-            "sharpened": sorted(current.sharpened),
-            "steps": recipes[0].steps if recipes else None,
-            "sampler": recipes[0].sampler if recipes else None,
-            "inject": recipes[0].inject if recipes else None,
-            "device": str(self.refiner.compute),
-            "d2s": version("d2s"),
-            "torch": version("torch"),
-            "seconds": round(time.monotonic() - current.began, 3),
-            "changed_outside": change and change.count,
-            "changed_outside_max": change and change.largest,
-            "changed_outside_mean": change and round(change.mean, 6),
-            "lossless": is_lossless(path, self.settings.quality),
-            "warnings": current.warnings + photo.notes,
-        }
-
-    def _write_file(self, current: _Open, sample: int, path: Path) -> None:
-        photo, options = current.photo, WriteSettings(self.settings.quality, self.settings.metadata)
-        same = format_of(path) == photo.format and options == WriteSettings()
-        if same and not current.hole.any():
-            copy_photo(photo, path)
-            photo.notes.clear()
-        else:
-            filled = fill_hole(photo, current.picture(sample), current.hole)
-            write_photo(photo, filled, path, options)
-
-
-def _composite(current: _Open, window: Window, guide: NDArray[Any]) -> NDArray[Any]:
-    """A window with the guide's pixels in the hole and known ones elsewhere."""
-    hole = current.hole[window.slices]
-    return np.where(hole[..., None], guide, current.photo.rgb[window.slices])
-
-
-def _of_picture(image: Path, error: D2SError | MemoryError) -> D2SError:
-    if isinstance(error, D2SError):
-        return error
-    return InputError(
-        f"not enough memory for {image}", "cut the picture into parts, and restore each"
-    )
+    def _queue(self, picture: Picture) -> None:
+        """Queue the windows of a picture that are to be refined; the others are finished."""
+        for window, guide, recipe in picture.windows:
+            view = picture.photo.rgb[window.slices], picture.hole[window.slices]
+            for sample in range(self.settings.samples):
+                picture.waiting += 1
+                if recipe.tk == 0 and guide is not None:
+                    picture.deliver(window, sample, guide)
+                    continue
+                deliver = functools.partial(picture.deliver_refined, window, sample)
+                seed = (self.settings.seed, sample, window.number)
+                self.batches.add(Piece(*view, guide, seed, deliver, picture), recipe)
 
 
 def describe(entry: Entry) -> str:
@@ -472,34 +222,6 @@ def describe(entry: Entry) -> str:
         guide = entry["guide"].get("name") or Path(entry["guide"]["path"]).name
         text += f" (guide {guide}, T_k {starts_of(entry)})"
     return text
-
-
-def sample_path(output: Path, sample: int, samples: int) -> Path:
-    """Where sample 0, 1, ... goes: NAME.s1.png, NAME.s2.png, ... if there are several."""
-    if samples == 1:
-        return output
-    return output.with_name(f"{output.stem}.s{sample + 1}{output.suffix}")
-
-
-def _read_guide(current: _Open) -> NDArray[Any]:
-    """Another tool's result for the picture, cut to its size and brought to its type."""
-    path, (width, height) = current.job.guide, current.photo.size
-    assert path is not None
-    guide = read_photo(path).rgb
-    over_y, over_x = guide.shape[0] - height, guide.shape[1] - width
-    if not (0 <= over_y < GUIDE_PADDING and 0 <= over_x < GUIDE_PADDING):
-        raise InputError(
-            f"guide result and image differ in size: {path} is {guide.shape[1]}x{guide.shape[0]},"
-            f" {current.job.image} is {width}x{height}",
-            "make the guide's results at the pictures' own size (LaMa's refine=True shrinks large"
-            " ones)",
-        )
-    guide = guide[:height, :width]
-    dtype = current.photo.rgb.dtype
-    if guide.dtype != dtype:
-        ratio = np.iinfo(dtype).max / np.iinfo(guide.dtype).max
-        guide = np.round(guide * ratio).astype(dtype)
-    return guide
 
 
 def inpaint(

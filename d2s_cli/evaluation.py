@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from d2s_cli.engine import Event, Report
 from d2s_cli.errors import InputError, UsageError
+from d2s_cli.events import Event, Report
 from d2s_cli.images.convert import to_unit_range
 from d2s_cli.images.masks import MaskSettings
 from d2s_cli.judged_sets import Sets, find_sets

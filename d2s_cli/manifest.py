@@ -22,7 +22,7 @@ FINISHED = ("done", "copied")
 #: by their content instead (see the entry's "weights" and "guide")
 _NOT_IN_RESULTS = (
     *("weights", "guide_weights", "device", "precision", "batch", "if_exists", "verify"),
-    "samples",
+    *("workers", "samples"),
 )
 
 Entry = dict[str, Any]

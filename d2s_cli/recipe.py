@@ -35,6 +35,8 @@ class Settings:
         seed, samples: noise; samples beyond 1 are further results of each hole.
         device, precision: see runtime.pick.
         batch: windows of 256 x 256 at a time; None picks by device.
+        workers: pictures read and filled at a time beside the network; 0 does one thing at a time,
+            None picks by device.
         context: pixels of surroundings in a window; None picks by the hole's size.
         mask_settings: how mask files are read.
         format: of results: keep, png, jpeg, webp or tiff.
@@ -61,6 +63,7 @@ class Settings:
     device: str = "auto"
     precision: str = "auto"
     batch: int | None = None
+    workers: int | None = None
     context: int | None = None
     mask_settings: MaskSettings = field(default_factory=MaskSettings)
     format: str = "keep"

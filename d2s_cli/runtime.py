@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ class Compute:
             return
         with torch.autocast(self.device.type, dtype=self.dtype):
             yield
+
+    def spare_threads(self) -> int:
+        """Threads for work beside the network: where it runs on the CPU, two cores are its own."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        spare = (cores or 1) - (2 if self.device.type == "cpu" else 0)
+        return max(0, min(4, spare))
 
     def __str__(self) -> str:
         names = {dtype: name for name, dtype in PRECISIONS.items()}
@@ -109,6 +116,17 @@ def channels_last(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def store_as_computed(module: nn.Module, compute: Compute) -> None:
+    """Store weights of convolutions and products in the number format that they are used in.
+
+    autocast would convert them anew at every call; the results are the same, bit for bit. For
+    inference only: training needs its weights in float32.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
+            layer.to(compute.dtype)
 
 
 def cpu_has_bf16() -> bool:

@@ -17,7 +17,7 @@ from PIL import Image
 from test_runs import d2s, make_weights, pictures, save_pair
 from zoo import condition
 
-from d2s_cli import engine
+from d2s_cli import closing, opening
 from d2s_cli.errors import D2SError, WeightsError
 from d2s_cli.images import reading
 from d2s_cli.manifest import MANIFEST_NAME
@@ -194,7 +194,7 @@ def test_inputs_that_change_in_mid_run(
             harm(scans / name)
         return reading.read_photo(path)
 
-    monkeypatch.setattr(engine, "read_photo", read)
+    monkeypatch.setattr(opening, "read_photo", read)
     result = d2s("inpaint", scans, *quick)
     assert statuses(result.stdout) == {"p0": "done", "p1": "failed", "p2": "done"}
     assert name in messages(result.stdout)
@@ -207,7 +207,8 @@ def test_memory_that_ends(
     scans: Path, quick: list[object], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     calls = []
-    real = getattr(engine, where)
+    room = opening if hasattr(opening, where) else closing
+    real = getattr(room, where)
 
     def fail_once(*args: Any, **options: Any) -> Any:
         calls.append(args)
@@ -215,7 +216,7 @@ def test_memory_that_ends(
             np.empty(1 << 60, np.uint8)  # raises what numpy raises
         return real(*args, **options)
 
-    monkeypatch.setattr(engine, where, fail_once)
+    monkeypatch.setattr(room, where, fail_once)
     result = d2s("inpaint", scans, *quick)
     assert statuses(result.stdout) == {"p0": "done", "p1": "failed", "p2": "done"}
     assert "not enough memory for" in messages(result.stdout)
@@ -226,7 +227,7 @@ def test_a_guide_that_fails_on_one_picture(
     scans: Path, quick: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    real = engine.fill_window
+    real = opening.fill_window
 
     def fail_once(*args: Any) -> Any:
         calls.append(args)
@@ -234,7 +235,7 @@ def test_a_guide_that_fails_on_one_picture(
             raise WeightsError("guide telea gave no usable picture", "try: --guide ns")
         return real(*args)
 
-    monkeypatch.setattr(engine, "fill_window", fail_once)
+    monkeypatch.setattr(opening, "fill_window", fail_once)
     result = d2s("inpaint", scans, *quick)
     assert statuses(result.stdout) == {"p0": "done", "p1": "failed", "p2": "done"}
 

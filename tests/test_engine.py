@@ -74,7 +74,7 @@ def test_windows_of_many_files_run_as_one_batch(
         tmp_path, output=tmp_path / "out", guide="telea", weights=weights, batch=1, device="cpu"
     )
     assert [e["status"] for e in entries] == ["done"] * 4
-    assert batches == [(4, 3, 128, 128)]
+    assert batches == [(4, 3, 64, 64)]
 
 
 def test_a_picture_gets_the_same_result_alone_and_in_a_batch(tmp_path: Path, weights: Path) -> None:
@@ -85,6 +85,32 @@ def test_a_picture_gets_the_same_result_alone_and_in_a_batch(tmp_path: Path, wei
     engine.inpaint(tmp_path / "p1.png", output=tmp_path / "alone.png", **options)
     together = read(tmp_path / "many" / "p1.png").astype(int)
     assert np.abs(together - read(tmp_path / "alone.png")).max() <= 1
+
+
+def test_workers_beside_the_network_change_no_result(tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for i in range(7):
+        save(tmp_path / "in", f"p{i}", (90, 110), (30, 40, 60, 70), i)
+    (tmp_path / "in" / "p3.png").write_bytes(b"no picture")
+    told = {}
+    for workers in (0, 3):
+        told[workers] = engine.inpaint(
+            tmp_path / "in",
+            output=tmp_path / f"out{workers}",
+            guide="telea",
+            weights=weights,
+            device="cpu",
+            batch=1,
+            workers=workers,
+        )
+    names = [[Path(e["input"]["path"]).stem for e in told[w]] for w in (0, 3)]
+    assert sorted(names[0]) == sorted(names[1]) == [f"p{i}" for i in range(7)]
+    hashes = [
+        {e["input"]["path"]: e["output"].get("sha256", e["status"]) for e in told[workers]}
+        for workers in (0, 3)
+    ]
+    assert hashes[0] == hashes[1]
+    assert list(hashes[0].values()).count("failed") == 1
 
 
 def test_a_hole_larger_than_the_window_is_corrected_small_and_then_refined_in_tiles(

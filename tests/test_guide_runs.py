@@ -162,8 +162,8 @@ def test_a_picture_that_the_guide_fails_on_does_not_end_the_run(scans: Path, wei
         Image.fromarray(np.eye(*size, dtype=np.uint8) * 255).save(scans / f"{name}_mask.png")
     code = (
         "import shutil, struct\n"
-        "width = struct.unpack('>I', open(image, 'rb').read()[16:20])[0]\n"
-        "sys.exit('too narrow') if width < 100 else shutil.copy(image, output)\n"
+        "height = struct.unpack('>I', open(image, 'rb').read()[20:24])[0]\n"
+        "sys.exit('too narrow') if height == 60 else shutil.copy(image, output)\n"
     )
     words = ("-g", f'cmd:{PYTHON} "{program(scans.parent, code)}" {{image}} {{mask}} {{output}}')
     counts, result = run(scans, weights, *words)

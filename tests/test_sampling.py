@@ -61,6 +61,11 @@ def test_dpmpp_is_second_order() -> None:
     assert ode_error("dpmpp", 20) < ode_error("ddim", 20) / 4
 
 
+def test_unipc_is_third_order_and_better_than_dpmpp() -> None:
+    assert ode_error("unipc", 40) / ode_error("unipc", 80) == pytest.approx(8, rel=0.2)
+    assert all(ode_error("unipc", steps) < ode_error("dpmpp", steps) for steps in (12, 20, 40))
+
+
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS.keys() - STOCHASTIC))
 def test_deterministic_samplers_end_at_the_odes_solution(sampler: str) -> None:
     table = NoiseTable()

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from d2s_cli import __version__
+from d2s_cli.cli.bench import bench
 from d2s_cli.cli.compare import compare
 from d2s_cli.cli.completions import VARIABLE, completions
 from d2s_cli.cli.config import option_defaults, settings_files
@@ -37,6 +38,7 @@ app.command(rich_help_panel="Restore", no_args_is_help=True)(inpaint)
 app.command(rich_help_panel="Restore", no_args_is_help=True)(refine)
 app.command(rich_help_panel="Judge", no_args_is_help=True)(compare)
 app.command(rich_help_panel="Judge")(evaluate)
+app.command(rich_help_panel="Judge")(bench)
 app.add_typer(mask_app, name="mask", rich_help_panel="Prepare")
 app.command(rich_help_panel="Prepare", no_args_is_help=True)(train)
 app.add_typer(guides_app, name="guides", rich_help_panel="Set up")

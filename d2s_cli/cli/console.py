@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from d2s_cli.errors import SOME_FAILED, D2SError, UsageError
 
 if TYPE_CHECKING:
-    from d2s_cli.engine import Event
+    from d2s_cli.events import Event
     from d2s_cli.images.pairing import Plan
     from d2s_cli.manifest import Entry
 

@@ -40,6 +40,7 @@ def inpaint(
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     batch_size: opt.BatchSize = None,
+    workers: opt.Workers = None,
     dry_run: opt.DryRun = False,
     progress: opt.Progress = "auto",
     as_json: opt.Json = False,
@@ -95,6 +96,7 @@ def inpaint(
         device=device,
         precision=precision,
         batch=batch_size,
+        workers=workers,
     )
     saying = Saying(progress, quiet, as_json, print_paths or null, null)
     raise typer.Exit(restore(inputs, mask, output, None, recursive, dry_run, saying, settings))

@@ -180,8 +180,8 @@ Sampler = Annotated[
         rich_help_panel=REFINE,
         show_default=False,
         autocompletion=one_of(suggestions.SAMPLERS),
-        help="ddpm (the paper's, posterior step), ddpm-beta (its eq. 13), ddim, dpmpp or"
-        " dpmpp-sde. [default: measured]",
+        help="ddpm (the paper's, posterior step), ddpm-beta (its eq. 13), ddim, dpmpp,"
+        " dpmpp-sde or unipc. [default: measured]",
     ),
 ]
 TableSteps = Annotated[
@@ -238,7 +238,7 @@ Context = Annotated[
         show_default=False,
         min=0,
         help="Surroundings that the network sees on each side of a hole. [default: half the"
-        " hole, 32 to 128]",
+        " hole, 16 to 128]",
     ),
 ]
 Output = Annotated[
@@ -328,6 +328,19 @@ BatchSize = Annotated[
         metavar="N",
         show_default=False,
         help="Windows of 256x256 that are worked on together. [default: 4 on CPU, 16 on CUDA]",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        rich_help_panel=DEVICE,
+        metavar="N",
+        min=0,
+        max=64,
+        show_default=False,
+        help="Pictures read, filled by the guide and written beside the network; 0 does one thing"
+        " at a time. [default: by device and cores]",
     ),
 ]
 Json = Annotated[

@@ -52,6 +52,7 @@ def refine(
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     batch_size: opt.BatchSize = None,
+    workers: opt.Workers = None,
     dry_run: opt.DryRun = False,
     progress: opt.Progress = "auto",
     as_json: opt.Json = False,
@@ -94,6 +95,7 @@ def refine(
         device=device,
         precision=precision,
         batch=batch_size,
+        workers=workers,
     )
     saying = Saying(progress, quiet, as_json, print_paths or null, null)
     raise typer.Exit(

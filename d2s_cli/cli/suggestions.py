@@ -13,7 +13,7 @@ GUIDES = (
 )
 #: followed by a file or a command
 GUIDE_PREFIXES = ("onnx:", "torchscript:", "cmd:")
-SAMPLERS = ("ddpm", "ddpm-beta", "ddim", "dpmpp", "dpmpp-sde")
+SAMPLERS = ("ddpm", "ddpm-beta", "ddim", "dpmpp", "dpmpp-sde", "unipc")
 STARTS = ("middle", "start")
 POLARITIES = ("white", "black", "auto")
 MASK_SOURCES = ("auto", "name", "alpha", "color=#")
@@ -22,6 +22,7 @@ IF_EXISTS = ("error", "skip", "overwrite", "resume")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PRESETS = ("modern", "paper")
+BENCH_PARTS = ("network", "refine", "photos")
 MODELS = ("refiner", "guide")
 MAKE_FROM = ("alpha", "color=#", "diff", "random")
 MASK_KINDS = (

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from d2s_cli.diffusion import sampling
+from d2s_cli.diffusion.graphs import GraphedCalls
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.tiles import TiledDenoise, tile_boxes
 from d2s_cli.diffusion.unet import UNet, UNetConfig, config_from_state_dict
 from d2s_cli.errors import UsageError, WeightsError
-from d2s_cli.runtime import Compute, channels_last, pick
+from d2s_cli.runtime import Compute, channels_last, pick, store_as_computed
 from d2s_cli.weights.reading import check_fit, read_weights
 
 PREDICTIONS = ("eps", "v")
@@ -85,6 +86,8 @@ class Refiner:
         self.config = config
         self.compute = compute or Compute(torch.device("cpu"))
         self.name = name
+        self._plain = GraphedCalls(self._network)
+        self._injected = GraphedCalls(self._network_injected)
 
     def _network(self, x: Tensor, alpha_bar: Tensor) -> Tensor:
         with self.compute.network_precision():
@@ -98,7 +101,8 @@ class Refiner:
         guide at the same noise level; both encoder runs as one doubled batch."""
         with self.compute.network_precision():
             unet, embedding = self.unet, self.unet.embed(alpha_bar)
-            twice = torch.cat([embedding, embedding])
+            # one level for the whole batch serves both halves as it is
+            twice = embedding if len(embedding) == 1 else torch.cat([embedding, embedding])
             doubled = torch.cat(
                 [torch.cat([condition, x_t], 1), torch.cat([condition, guide_t], 1)]
             )
@@ -116,7 +120,7 @@ class Refiner:
         Args:
             condition: x_m, known pixels with noise in the hole (eq. 11), N x 3 x H x W.
             x_t: noisy state, known pixels clean.
-            alpha_bar: noise levels, shape (N,).
+            alpha_bar: noise levels, shape (N,), or (1,) for one that all share.
             guide_t: the guide at the same noise levels, to inject (eq. 15 to 17).
         """
         height, width = x_t.shape[-2:]
@@ -126,9 +130,9 @@ class Refiner:
             condition, x_t = _extend(condition, pad), _extend(x_t, pad)
             guide_t = None if guide_t is None else _extend(guide_t, pad)
         if guide_t is None:
-            out = self._network(torch.cat([condition, x_t], dim=1), alpha_bar)
+            out = self._plain(torch.cat([condition, x_t], dim=1), alpha_bar)
         else:
-            out = self._network_injected(condition, x_t, guide_t, alpha_bar)
+            out = self._injected(condition, x_t, guide_t, alpha_bar)
         return out[..., :height, :width]
 
     def predict_noise(
@@ -228,7 +232,7 @@ class Refiner:
         guide_noise = normal() if inject and sampler not in sampling.STOCHASTIC else None
 
         def predict_x0(state: Tensor, alpha_bar: float, inputs: Sequence[Tensor]) -> Tensor:
-            levels = torch.full((len(state),), alpha_bar, device=self.device)
+            levels = torch.full((1,), alpha_bar, device=self.device)
             return self.predict_x0(inputs[0], state, levels, *inputs[1:])
 
         side = self.config.tile if tile is None else tile
@@ -350,6 +354,7 @@ def load_refiner(
     unet.eval().requires_grad_(False)
     unet.to(compute.device)
     channels_last(unet)
+    store_as_computed(unet, compute)
     return Refiner(unet, config, compute, name=path.stem)
 
 

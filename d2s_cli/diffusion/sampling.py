@@ -106,12 +106,55 @@ def dpmpp_2m_sde(denoise: Denoise, x: Tensor, grid: Sequence[float], noise: Nois
     return dpmpp_2m(denoise, x, grid, noise, eta=1.0)
 
 
+def unipc(denoise: Denoise, x: Tensor, grid: Sequence[float], noise: Noise) -> Tensor:
+    """UniPC of order 2 in data prediction (Zhao et al. 2023): DPM-Solver++(2M) as predictor, and a
+    corrector that uses the estimate at the new level for the step just made, at no further cost.
+
+    Deterministic. The first step and the last are first order.
+    """
+    check_grid(grid)
+    older: Tensor | None = None
+    h_older = math.nan
+    x_0 = denoise(x, grid[0])
+    for now, after in pairwise(grid):
+        if after == 1.0:
+            return x_0
+        h = half_log_snr(after) - half_log_snr(now)
+        shrink, step = math.sqrt((1 - after) / (1 - now)), -math.expm1(-h)
+        first_order = shrink * x + (math.sqrt(after) * step) * x_0
+        ahead = first_order
+        ratio = math.nan
+        if older is not None:
+            ratio = -h_older / h
+            ahead = first_order + (math.sqrt(after) * step * 0.5 / ratio) * (older - x_0)
+        new_x_0 = denoise(ahead, after)
+        x = first_order + math.sqrt(after) * step * _correction(x_0, older, new_x_0, h, ratio)
+        older, h_older, x_0 = x_0, h, new_x_0
+    raise AssertionError("unreachable: a checked grid ends at 1.0")
+
+
+def _correction(x_0: Tensor, older: Tensor | None, new: Tensor, h: float, ratio: float) -> Tensor:
+    """What UniC adds to a first-order step, in units of it: weights that make the step exact for an
+    x_0 that is a polynomial in lambda through the known estimates."""
+    whole = -math.expm1(-h)
+    # moments of exp(l) l^k over the step, divided by that of k = 0
+    first = (h - whole) / (h * whole)
+    if older is None:
+        return (new - x_0) * first
+    second = 2 * (h * h / 2 - h + whole) / (h * h * whole)
+    # solve [1 1; ratio 1] w = [first, second]
+    weight_older = (first - second) / (1 - ratio)
+    weight_new = first - weight_older
+    return (weight_older / ratio) * (older - x_0) + weight_new * (new - x_0)
+
+
 SAMPLERS: dict[str, Callable[[Denoise, Tensor, Sequence[float], Noise], Tensor]] = {
     "ddpm": ddpm,
     "ddpm-beta": ddpm_beta,
     "ddim": ddim,
     "dpmpp": dpmpp_2m,
     "dpmpp-sde": dpmpp_2m_sde,
+    "unipc": unipc,
 }
 #: samplers that draw noise at every step; the others are deterministic after their start
 STOCHASTIC = frozenset({"ddpm", "ddpm-beta", "dpmpp-sde"})

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from d2s_cli.guides.contract import Guide, PictureGuide
 from d2s_cli.images.convert import from_unit_range, to_unit_range
 
-#: a whole-picture guide gets at most this many pixels round a window (patch search is slow)
+#: a whole-picture guide gets at most this many pixels round a window (patch search is slow), and
+#: at most this many times the window's height and width: a speck needs no search of a whole scan
 VIEW_PIXELS = 1_000_000
+VIEW_FACTOR = 3
 
 Slices = tuple[slice, slice]
 
@@ -73,16 +75,16 @@ def _fill(
 
 
 def _wider(window: Slices, shape: tuple[int, int]) -> Slices:
-    """The window grown evenly to about VIEW_PIXELS, or the whole picture if that is smaller."""
-    if shape[0] * shape[1] <= VIEW_PIXELS:
-        return slice(0, shape[0]), slice(0, shape[1])
-    rows, columns = window
-    area = (rows.stop - rows.start) * (columns.stop - columns.start)
-    grow = max(0, int((VIEW_PIXELS**0.5 - area**0.5) / 2))
-    return (
-        slice(max(0, rows.start - grow), min(shape[0], rows.stop + grow)),
-        slice(max(0, columns.start - grow), min(shape[1], columns.stop + grow)),
+    """The window grown evenly within VIEW_FACTOR and VIEW_PIXELS, inside the picture."""
+    sides = [w.stop - w.start for w in window]
+    area = sides[0] * sides[1]
+    by_pixels = max(0, int((VIEW_PIXELS**0.5 - area**0.5) / 2))
+    grow = [min(by_pixels, (VIEW_FACTOR - 1) * side // 2) for side in sides]
+    rows, columns = (
+        slice(max(0, w.start - more), min(length, w.stop + more))
+        for w, more, length in zip(window, grow, shape, strict=True)
     )
+    return rows, columns
 
 
 def _at_least(window: Slices, shape: tuple[int, int], side: int) -> Slices:

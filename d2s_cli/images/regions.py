@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 Hole = NDArray[np.bool_]
 
 #: sides of windows; few, so that windows of many files run as one batch
-BUCKETS = (128, 192, 256, 384, 512)
+BUCKETS = (48, 64, 96, 128, 192, 256, 384, 512)
+#: windows up to this side are square, so that specks of all shapes meet in few batches
+SQUARE = 128
 #: holes closer than this many pixels share a window
 MERGE_GAP = 48
 #: known pixels on each side of a hole: half its size, within these bounds
-CONTEXT = (32, 128)
+CONTEXT = (16, 128)
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,11 @@ def hole_windows(
     groups = _group(hole)
     windows = []
     for number, (top, left, bottom, right) in enumerate(_boxes(groups)):
-        y, height = _span(top, bottom, hole.shape[0], largest, context)
-        x, width = _span(left, right, hole.shape[1], largest, context)
+        sides = [_side(e - s, largest, context) for s, e in ((top, bottom), (left, right))]
+        if max(sides) <= SQUARE:
+            sides = [max(sides)] * 2
+        y, height = _span(top, bottom, hole.shape[0], sides[0])
+        x, width = _span(left, right, hole.shape[1], sides[1])
         view = np.s_[y : y + height, x : x + width]
         own = (groups[view] == number + 1) & hole[view]
         windows.append(Window(y, x, height, width, number, own))
@@ -94,12 +99,15 @@ def _boxes(groups: NDArray[np.int32]) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def _span(start: int, end: int, length: int, largest: int, context: int | None) -> tuple[int, int]:
-    """Start and size along one axis: hole, context, rounded up to a bucket, inside the picture."""
-    extent = end - start
+def _side(extent: int, largest: int, context: int | None) -> int:
+    """A window's side: hole and context, rounded up to a bucket."""
     margin = int(np.clip(extent // 2, *CONTEXT)) if context is None else context
-    wanted = extent + 2 * margin
-    size = min(_bucket(wanted, largest), length)
+    return _bucket(extent + 2 * margin, largest)
+
+
+def _span(start: int, end: int, length: int, side: int) -> tuple[int, int]:
+    """Start and size along one axis, the hole in the middle, inside the picture."""
+    size = min(side, length)
     first = (start + end - size) // 2
     return min(max(first, 0), length - size), size
 
