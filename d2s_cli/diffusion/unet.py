@@ -80,6 +80,11 @@ def noise_level_embedding(alpha_bar: Tensor, width: int, max_period: float = 100
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
+def _silu(x: Tensor) -> Tensor:
+    """SiLU of a tensor that nothing else holds: written over it where no gradient needs it."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 class ResidualBlock(nn.Module):
     """GroupNorm-SiLU-conv twice; the noise level scales and shifts the second norm.
 
@@ -120,14 +125,14 @@ class ResidualBlock(nn.Module):
         return x
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        norm, activation, conv = self.in_layers
-        h = conv(self._resample(activation(norm(x))))
+        norm, _, conv = self.in_layers
+        h = conv(self._resample(_silu(norm(x))))
         scale, shift = self.emb_layers(embedding)[:, :, None, None].to(h.dtype).chunk(2, dim=1)
-        norm, activation, dropout, conv = self.out_layers
+        norm, _, dropout, conv = self.out_layers
         h = torch.addcmul(shift, norm(h), 1 + scale)
-        h = conv(dropout(activation(h)))
+        h = conv(dropout(_silu(h)))
         skip: Tensor = self.skip_connection(self._resample(x))
-        return skip.add(h)
+        return skip.add(h) if torch.is_grad_enabled() else h.add_(skip)
 
 
 class AttentionBlock(nn.Module):
@@ -255,7 +260,8 @@ class UNet(nn.Module):
         """Deep features and skips to the prediction, (N, 3, H, W). Leaves `skips` as it is."""
         for stage, skip in zip(self.output_blocks, reversed(skips), strict=True):
             h = stage(torch.cat([h, skip], dim=1), embedding)
-        h = self.out(h)
+        norm, _, conv = self.out
+        h = conv(_silu(norm(h)))
         return F.pixel_shuffle(h, self.config.unshuffle) if self.config.unshuffle > 1 else h
 
     def forward(self, x: Tensor, alpha_bar: Tensor) -> Tensor:
