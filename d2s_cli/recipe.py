@@ -184,11 +184,15 @@ def _same_noise(tk: int, table: NoiseTable) -> int:
     return max(1, int((table.alpha_bar >= level * (1 - 1e-9)).sum()))
 
 
+def known_steps(lowest: float, table: NoiseTable) -> int:
+    """The last step of a table whose noise weights know; `lowest` is their alpha_bar_min."""
+    return int((table.alpha_bar >= lowest * 0.999).sum())
+
+
 def _check_noise_is_known(refiner: Refiner, guide_name: str, tk: int, table: NoiseTable) -> None:
-    lowest = refiner.config.alpha_bar_min
-    if tk == 0 or table.at(min(tk, table.steps)) >= lowest * 0.999:
+    allowed = known_steps(refiner.config.alpha_bar_min, table)
+    if min(tk, table.steps) <= allowed:
         return
-    allowed = sum(a >= lowest for a in table.alpha_bar)
     raise UsageError(
         f"the weights {refiner.name} know noise up to step {allowed} of a {table.steps}-step"
         f" table; this run starts at step {tk}",

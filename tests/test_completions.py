@@ -117,6 +117,8 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     from d2s_cli.images.picture_sets import PAIRINGS
     from d2s_cli.metrics.presets import PRESETS as EVALUATION_PRESETS
     from d2s_cli.metrics.scores import METRICS
+    from d2s_cli.paper.dataset import FILTERS
+    from d2s_cli.paper.plan import PARTS
     from d2s_cli.recipe import IF_EXISTS
     from d2s_cli.training.refiner import PRESETS
     from d2s_cli.weights.manifest import KINDS as KINDS_OF_WEIGHTS
@@ -137,6 +139,8 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     assert list(suggestions.METRICS) == list(METRICS)
     assert list(suggestions.EVALUATION_PRESETS) == list(EVALUATION_PRESETS)
     assert suggestions.PAIRINGS == PAIRINGS
+    assert suggestions.PAPER_PARTS == PARTS
+    assert list(suggestions.RESIZE_FILTERS) == list(FILTERS)
     assert set(suggestions.WEIGHTS_KINDS) == set(KINDS_OF_WEIGHTS)
     assert suggestions.published_names() == list(manifest())
 

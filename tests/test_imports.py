@@ -32,6 +32,7 @@ LEVELS = {
     "judged_sets": 6,
     "evaluation": 6,
     "doctor": 6,
+    "paper": 6,
     "training": 4,
     "cli": 7,
     "__main__": 8,

@@ -19,6 +19,7 @@ from d2s_cli.cli.evaluate import evaluate
 from d2s_cli.cli.guides import guides_app
 from d2s_cli.cli.inpaint import inpaint
 from d2s_cli.cli.mask import mask_app
+from d2s_cli.cli.paper import paper_app
 from d2s_cli.cli.refine import refine
 from d2s_cli.cli.train import train
 from d2s_cli.cli.weights import weights_app
@@ -39,6 +40,7 @@ app.command(rich_help_panel="Restore", no_args_is_help=True)(refine)
 app.command(rich_help_panel="Judge", no_args_is_help=True)(compare)
 app.command(rich_help_panel="Judge")(evaluate)
 app.command(rich_help_panel="Judge")(bench)
+app.add_typer(paper_app, name="paper", rich_help_panel="Judge")
 app.add_typer(mask_app, name="mask", rich_help_panel="Prepare")
 app.command(rich_help_panel="Prepare", no_args_is_help=True)(train)
 app.add_typer(guides_app, name="guides", rich_help_panel="Set up")

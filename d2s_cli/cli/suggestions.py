@@ -54,6 +54,8 @@ METRICS = (
 )
 EVALUATION_PRESETS = ("mat", "tf", "pytorch-fid", "clean")
 PAIRINGS = ("name", "order")
+RESIZE_FILTERS = ("lanczos", "bicubic", "bilinear", "box")
+PAPER_PARTS = ("figure3", "figure4", "figure6", "table1")
 WEIGHTS_KINDS = ("refiner", "guide", "metric")
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
