@@ -55,6 +55,15 @@ def test_far_holes_get_windows_of_their_own_and_near_ones_share() -> None:
     assert len(hole_windows(hole)) == 2
 
 
+def test_holes_whose_windows_would_be_the_whole_picture_share_one() -> None:
+    hole = np.zeros((256, 256), bool)
+    hole[10:20, 10:20] = hole[200:230, 150:160] = True
+    assert len(hole_windows(hole)) == 2
+    (window,) = hole_windows(hole, context=256)
+    assert (window.top, window.left, window.height, window.width) == (0, 0, 256, 256)
+    assert (window.own == hole).all()
+
+
 def test_a_hole_larger_than_every_bucket_gets_one_window_with_context() -> None:
     hole = np.zeros((2000, 2000), bool)
     hole[500:1500, 600:1400] = True

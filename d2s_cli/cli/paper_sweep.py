@@ -133,6 +133,17 @@ def sweep(
             help="Feed the guide in at the deepest features at every step (eq. 15 to 17).",
         ),
     ] = True,
+    context: Annotated[
+        int,
+        typer.Option(
+            "--context",
+            rich_help_panel=opt.REFINE,
+            metavar="PX",
+            min=0,
+            help="Surroundings of a hole that the network sees; with 256, all of a picture of 256"
+            " x 256 at once, as in the paper.",
+        ),
+    ] = 256,
     seed: opt.Seed = 0,
     polarity: opt.Polarity = "white",
     metric: Annotated[
@@ -233,6 +244,7 @@ def sweep(
             "weights": weights,
             "sampler": sampler,
             "inject": inject,
+            "context": context,
             "seed": seed,
             "device": device,
             "precision": precision,

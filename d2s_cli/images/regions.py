@@ -58,19 +58,22 @@ def hole_windows(
         context: pixels of surroundings; None takes half the hole's size within CONTEXT.
 
     Returns:
-        Windows in reading order of their holes.
+        Windows in reading order of their holes. Holes whose windows would be the same rectangle
+        (in small pictures, all of it) share one.
     """
     groups = _group(hole)
-    windows = []
-    for number, (top, left, bottom, right) in enumerate(_boxes(groups)):
+    holes_of: dict[tuple[int, int, int, int], list[int]] = {}
+    for label, (top, left, bottom, right) in enumerate(_boxes(groups), 1):
         sides = [_side(e - s, largest, context) for s, e in ((top, bottom), (left, right))]
         if max(sides) <= SQUARE:
             sides = [max(sides)] * 2
         y, height = _span(top, bottom, hole.shape[0], sides[0])
         x, width = _span(left, right, hole.shape[1], sides[1])
-        view = np.s_[y : y + height, x : x + width]
-        own = (groups[view] == number + 1) & hole[view]
-        windows.append(Window(y, x, height, width, number, own))
+        holes_of.setdefault((y, x, height, width), []).append(label)
+    windows = []
+    for number, ((y, x, height, width), labels) in enumerate(holes_of.items()):
+        view = groups[y : y + height, x : x + width]
+        windows.append(Window(y, x, height, width, number, np.isin(view, labels)))
     return windows
 
 
