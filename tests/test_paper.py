@@ -358,6 +358,8 @@ def test_a_dry_run_counts_and_writes_nothing(pictures: Path, weights: Path) -> N
         (["-m", "small=masks", "-M", "fid"], 5, "no weights for inception-fid"),
         (["-m", "small=masks", "-M", "frechet"], 2, "--features"),
         (["-m", "small=masks", "-g", "mat"], 5, "no setting"),
+        (["-m", "small=masks", "--features", "onnx:none.onnx"], 5, "none.onnx"),
+        (["-m", "small=masks", "-o", "masks/1.png"], 4, "cannot write"),
     ],
 )
 def test_sweeps_that_cannot_begin(
@@ -371,7 +373,7 @@ def test_sweeps_that_cannot_begin(
     monkeypatch.chdir(pictures.parent)
     monkeypatch.setenv("D2S_WEIGHTS_DIR", "none")
     guide = [] if "-g" in words else ["-g", "telea"]
-    result = d2s("paper", "sweep", pictures, *words, *guide, "-w", weights, "-o", "out")
+    result = d2s("paper", "sweep", pictures, "-o", "out", *words, *guide, "-w", weights)
     assert isinstance(result.exception, D2SError)
     assert result.exception.exit_code == code
     assert text in str(result.exception)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from d2s_cli.errors import InputError
@@ -45,6 +47,17 @@ def check_writable(path: Path) -> None:
         folder, os.W_OK | os.X_OK, effective_ids=effective
     ):
         raise InputError(f"cannot write {path}: no writing in {folder}", "try: --output OTHER")
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the system says against writing into `folder` (full, forbidden) into InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write into {folder}: {error.strerror or error}", "try: --output OTHER_FOLDER"
+        ) from error
 
 
 def typed(path: Path) -> str:

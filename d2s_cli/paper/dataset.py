@@ -13,7 +13,7 @@ from PIL import Image
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.drawings import write_drawing
 from d2s_cli.images.edit_masks import write_mask
-from d2s_cli.images.files import check_file, typed
+from d2s_cli.images.files import check_file, typed, writing
 from d2s_cli.images.masks import MaskSettings, read_mask
 from d2s_cli.images.pairing import find_images, refuse_existing
 from d2s_cli.images.picture_sets import find_set
@@ -103,12 +103,13 @@ def split(
                 " --pictures lists names alone",
             )
         names = {number: str(files[number].resolve()) for number in parts}
-    output.mkdir(parents=True, exist_ok=True)
     counts = {}
-    for part, path in lists.items():
-        listed = [names[number] for number in sorted(parts) if parts[number] == part]
-        path.write_text("".join(f"{name}\n" for name in listed), "utf-8")
-        counts[part] = len(listed)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        for part, path in lists.items():
+            listed = [names[number] for number in sorted(parts) if parts[number] == part]
+            path.write_text("".join(f"{name}\n" for name in listed), "utf-8")
+            counts[part] = len(listed)
     return counts
 
 
@@ -166,7 +167,8 @@ def _write_resized(path: Path, target: Path, side: int, kernel: str) -> None:
     picture = Image.fromarray(photo.rgb)
     if width != side:
         picture = picture.resize((side, side), FILTERS[kernel])
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
     write_drawing(np.asarray(picture), target)
 
 
@@ -206,7 +208,8 @@ def pair_masks(
         )
     targets = [output / f"{path.stem}.png" for path in wanted]
     refuse_existing(targets, force, [*wanted, *given])
-    output.mkdir(parents=True, exist_ok=True)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
     total = 0.0
     for i, (picture, mask, target) in enumerate(zip(wanted, given, targets, strict=False), 1):
         hole = read_mask(mask, read_photo(picture), settings).hole

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from d2s_cli.images.files import writing
 from d2s_cli.metrics.scores import METRICS, metric_of, shown
 from d2s_cli.paper.chart import Panel, Series, draw, svg, write_png
 from d2s_cli.paper.plan import FIGURE3_TABLE, FIGURE4_TABLE, SHOWN, TABLE1, Cell, Sweep
@@ -75,21 +76,26 @@ def write_report(
         sweep, outcomes: see run.run.
         drawn: scores to draw; empty takes the first of DRAWN that was computed.
     """
+    with writing(sweep.output):
+        sweep.output.mkdir(parents=True, exist_ok=True)
+        return list(_written(sweep, outcomes, drawn))
+
+
+def _written(sweep: Sweep, outcomes: Sequence[Outcome], drawn: Sequence[str]) -> Iterator[Path]:
     done = {outcome.cell: outcome for outcome in outcomes if outcome.status == "done"}
     scores = list(dict.fromkeys(name for outcome in done.values() for name in outcome.scores))
-    sweep.output.mkdir(parents=True, exist_ok=True)
-    written = [_write_csv(sweep.output / "results.csv", _result_rows(outcomes, scores))]
+    yield _write_csv(sweep.output / "results.csv", _result_rows(outcomes, scores))
     if not drawn:
         drawn = [name for name in DRAWN if name in scores][:1]
     for part in (p for p in ("figure3", "figure4", "figure6") if p in sweep.parts):
         for masks in sweep.masks:
             for score in (name for name in drawn if name in scores):
-                written += _write_figure(sweep, done, part, masks, score)
+                yield from _write_figure(sweep, done, part, masks, score)
     if "table1" in sweep.parts:
         path = sweep.output / "table1.md"
         path.write_text(table_markdown(sweep, outcomes, scores), "utf-8")
-        written += [path, _write_csv(path.with_suffix(".csv"), _table_rows(sweep, done, scores))]
-    return written
+        yield path
+        yield _write_csv(path.with_suffix(".csv"), _table_rows(sweep, done, scores))
 
 
 def _result_rows(outcomes: Sequence[Outcome], scores: Sequence[str]) -> Iterator[list[object]]:

@@ -15,10 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from d2s_cli.engine import Event, Report, inpaint, refine
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.evaluation import evaluate, metric_names
+from d2s_cli.images.files import check_writable, writing
 from d2s_cli.manifest import Entry, file_record, settings_record
+from d2s_cli.metrics.features import load_features
 from d2s_cli.metrics.scores import METRICS
 from d2s_cli.metrics.statistics import files_hash
 from d2s_cli.metrics.weights import metric_weights
@@ -62,8 +66,10 @@ def default_metrics(features: str | None) -> tuple[str, ...]:
 
 
 def _check_network(metrics: list[str], features: str | None) -> None:
-    """Raise WeightsError now rather than after the first setting."""
-    if features is None and any("inception-fid" in METRICS[name].weights for name in metrics):
+    """Raise what is wrong with the scores' network now rather than after the first setting."""
+    if features is not None:
+        load_features(features, torch.device("cpu"))
+    elif any("inception-fid" in METRICS[name].weights for name in metrics):
         metric_weights("inception-fid")
 
 
@@ -96,6 +102,7 @@ class _Run:
         wanted = sweep.metrics or default_metrics(sweep.features)
         self.metrics = metric_names(wanted, sweep.features is not None, True)
         _check_network(self.metrics, sweep.features)
+        check_writable(sweep.output / SWEEP_NAME)
         self.found: dict[Cell, Outcome] = {
             cell: Outcome(cell, "blocked", why) for cell, why in planned.blocked.items()
         }
@@ -183,7 +190,8 @@ class _Run:
         lists = {"results": self._results(cell), "truths": self.planned.pictures}
         for name, paths in lists.items():
             text = "".join(f"{path.absolute()}\n" for path in paths)
-            (folder / f"{name}.txt").write_text(text, "utf-8")
+            with writing(folder):
+                (folder / f"{name}.txt").write_text(text, "utf-8")
         scores = evaluate(
             folder / "results.txt",
             folder / "truths.txt",
@@ -213,7 +221,6 @@ class _Run:
         self.tell(Event(event.kind, event.text, done, total, event.entry))
 
     def _write(self) -> None:
-        self.sweep.output.mkdir(parents=True, exist_ok=True)
         cells = [
             {"place": outcome.cell.place, **asdict(outcome.cell), "status": outcome.status}
             | {"why": outcome.why, "pictures": outcome.count, "scores": outcome.scores}
@@ -236,5 +243,7 @@ def _kept(path: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-    os.replace(partial, path)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+        os.replace(partial, path)
