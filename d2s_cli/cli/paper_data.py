@@ -99,7 +99,7 @@ def resize(
       d2s paper resize lists/val.txt -o data/val
       d2s paper resize lists/train.txt -o data/train --filter bicubic
     """
-    from d2s_cli.engine import Event
+    from d2s_cli.events import Event
     from d2s_cli.paper.dataset import resize as write_resized
 
     with RunDisplay(progress, quiet, "resizing") as display:
@@ -134,7 +134,7 @@ def pair(
       # without published masks: draw them, by the pictures' names
       d2s mask make data/val --from random --kind mat-small --seed 1 -o data/small
     """
-    from d2s_cli.engine import Event
+    from d2s_cli.events import Event
     from d2s_cli.images.masks import MaskSettings
     from d2s_cli.paper.dataset import pair_masks
 

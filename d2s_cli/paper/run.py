@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from d2s_cli.engine import Event, Report, inpaint, refine
+from d2s_cli.engine import inpaint, refine
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.evaluation import evaluate, metric_names
+from d2s_cli.events import Event, Report
 from d2s_cli.images.files import check_writable, writing
 from d2s_cli.manifest import Entry, file_record, settings_record
 from d2s_cli.metrics.features import load_features
