@@ -118,7 +118,9 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     from d2s_cli.metrics.presets import PRESETS as EVALUATION_PRESETS
     from d2s_cli.metrics.scores import METRICS
     from d2s_cli.recipe import IF_EXISTS
+    from d2s_cli.training.data import DATA
     from d2s_cli.training.refiner import PRESETS
+    from d2s_cli.training.run import MASKS, RATES
     from d2s_cli.weights.manifest import KINDS as KINDS_OF_WEIGHTS
     from d2s_cli.weights.manifest import manifest
 
@@ -134,6 +136,9 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     for source in suggestions.MASK_SOURCES:
         MaskSettings(source=source + "FF00FF" * source.endswith("#"))
     assert set(suggestions.PRESETS) == set(PRESETS)
+    assert suggestions.DATA == DATA
+    assert suggestions.TRAINING_MASKS == MASKS
+    assert suggestions.LR_SCHEDULES == RATES
     assert list(suggestions.METRICS) == list(METRICS)
     assert list(suggestions.EVALUATION_PRESETS) == list(EVALUATION_PRESETS)
     assert suggestions.PAIRINGS == PAIRINGS

@@ -146,7 +146,6 @@ class RefinerTrainer:
         joined = DistributedDataParallel(
             unet,
             device_ids=[device.index] if device.type == "cuda" else None,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
         )
         return Refiner(cast(UNet, joined), self.refiner.config, self.compute)
