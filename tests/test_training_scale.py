@@ -69,6 +69,7 @@ RUN = TrainConfig(
 #: a run in a process of its own, as the pickle says; argument 2 is when it stops, 3 when it dies
 SCRIPT = """
 import os, pickle, signal, sys
+sys.modules["torch.utils.tensorboard"] = None  # takes long to import
 import torch
 from d2s_cli.runtime import Compute
 from d2s_cli.training import refiner, run, samples
@@ -88,7 +89,7 @@ def save_and_die(state, file):
         os.kill(os.getpid(), signal.SIGKILL)
     save(state, file)
 torch.save = save_and_die
-pace = run.Pace(stop=stop, save_every=0)
+pace = run.Pace(stop=stop, save_every=0 if die_at else 1000)
 refiner.train([folder], output, config, Compute(torch.device("cpu")), pace)
 """
 
@@ -134,6 +135,10 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     return max(float((a[key] - b[key]).abs().max()) for key in a)
 
 
+def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return float(torch.cat([(a[key] - b[key]).flatten() for key in a]).norm())
+
+
 # several processes
 
 
@@ -154,15 +159,21 @@ def test_two_processes_make_the_weights_of_one_and_stop_together(
     errors = [run.communicate(timeout=300)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], errors
     alone = train([folder], tmp_path / "alone", config, CPU, Pace(stop=stop_after(6)))
-    state = torch.load(tmp_path / "shared" / CHECKPOINT)
-    assert (state["images"], state["step"]) == (alone.images, 6)
-    moved = largest_difference(weights_of(alone), RefinerTrainer(config, tmp_path, CPU).ema.average)
-    assert moved > 1e-3
-    assert largest_difference(state["unet"], weights_of(alone)) < 1e-3 * moved
-    assert largest_difference(state["ema"], alone.ema.average) < 1e-3 * moved
+    states = [torch.load(tmp_path / name / CHECKPOINT) for name in ("shared", "alone")]
+    assert [(s["images"], s["step"]) for s in states] == [(alone.images, 6)] * 2
+    # Adam makes steps of rounding errors where a gradient is nothing else, as that of a bias before
+    # a norm; its mean of gradients tells these apart
+    moments = [{str(k): v["exp_avg"] for k, v in s["optimizer"]["state"].items()} for s in states]
+    largest = max(float(v.abs().max()) for v in moments[1].values())
+    assert largest_difference(*moments) < 1e-3 * largest
+    began = RefinerTrainer(config, tmp_path, CPU).ema.average
+    moved = distance(states[1]["unet"], began)
+    assert moved > 0.1
+    assert distance(states[0]["unet"], states[1]["unet"]) < 0.01 * moved
+    assert distance(states[0]["ema"], states[1]["ema"]) < 0.01 * moved
     ends = [train([folder], tmp_path / name, config, CPU) for name in ("shared", "alone")]
     assert ends[0].images == ends[1].images >= 36
-    assert largest_difference(*map(weights_of, ends)) < 1e-3 * moved
+    assert distance(*map(weights_of, ends)) < 0.01 * moved
 
 
 def stop_after(steps: int) -> Any:
@@ -173,7 +184,7 @@ def stop_after(steps: int) -> Any:
 def test_shares_are_whole_and_do_not_overlap() -> None:
     for size in (1, 2, 3, 7):
         shares = [RUN.share(0, Ranks(rank, size)) for rank in range(size)]
-        assert sorted(sum(shares, [])) == list(range(5))
+        assert sorted(i for share in shares for i in share) == list(range(5))
 
 
 def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
