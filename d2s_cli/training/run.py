@@ -249,12 +249,13 @@ class _Record:
         self.paused += time.monotonic() - now
 
     def finish(self) -> None:
-        """Save and validate what the run ends with."""
+        """Save what the run ends with; one that was not stopped is also looked at."""
+        ended = self.trainer.images >= self.total
         try:
-            save_and_show(self.trainer, self.photos)
-        finally:
-            if self.trainer.images > self.validated_at:
+            save_and_show(self.trainer, self.photos if ended else None)
+            if ended and self.trainer.images > self.validated_at:
                 self._validate()
+        finally:
             if self.logbook:
                 self.logbook.close()
 
@@ -297,15 +298,16 @@ class _Record:
         self.last_save = time.monotonic()
 
 
-def save_and_show(trainer: Trainer, photos: Sequence[Picture]) -> None:
-    """Write everything a run leaves.
+def save_and_show(trainer: Trainer, photos: Sequence[Picture] | None) -> None:
+    """Write everything a run leaves; no sample pictures without photos to make them of.
 
     Raises:
         InputError: it cannot be written; files of the same names that were there stay whole.
     """
     try:
         trainer.save()
-        trainer.show(photos)
+        if photos is not None:
+            trainer.show(photos)
     except (OSError, SafetensorError) as error:
         raise _cannot_write(error) from error
 
