@@ -492,6 +492,13 @@ def test_a_checkpoint_of_before_still_resumes(folder: Path, tmp_path: Path) -> N
     assert largest_difference(weights_of(trainer), weights_of(again)) == 0
 
 
+def test_a_damaged_checkpoint_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(b"half a checkpoint")
+    with pytest.raises(WeightsError, match=CHECKPOINT):
+        train([folder], tmp_path, RUN, CPU)
+    assert (tmp_path / CHECKPOINT).read_bytes() == b"half a checkpoint"
+
+
 # command
 
 

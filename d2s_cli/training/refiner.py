@@ -10,6 +10,7 @@ step is the one that a single process would make of the whole batch.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from d2s_cli.diffusion.refiner import (
 )
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNet, UNetConfig
-from d2s_cli.errors import UsageError, WeightsError
+from d2s_cli.errors import InputError, UsageError, WeightsError
 from d2s_cli.ranks import Ranks
 from d2s_cli.runtime import Compute, channels_last
 from d2s_cli.training.data import DATA, EXAMPLES_A_STEP, Batch, draw_example, make_batch
@@ -53,6 +54,7 @@ from d2s_cli.weights.reading import write_safetensors
 
 EXPORT = "refiner.safetensors"
 GRADIENT_CLIP = 1.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -321,6 +323,11 @@ def train(
         output: checkpoint.pt, refiner.safetensors, log.jsonl and samples/ go here.
         init: what a new run begins with; `config` comes from `fine_tuning`.
         held_out: folders of pictures to validate with.
+
+    Raises:
+        UsageError, InputError: settings or folders that cannot be trained with, or results that
+            cannot be written.
+        WeightsError: a damaged checkpoint, or numbers that became infinite or none.
     """
     pace = pace or Pace()
     if config.data not in DATA:
@@ -328,7 +335,10 @@ def train(
     if config.min_snr is not None and not config.min_snr > 0:
         raise UsageError(f"min-SNR's gamma must be above 0, not {config.min_snr}")
     ranks = Ranks.join(compute.device)
+    if ranks.first and config.batch < ranks.size:
+        log.warning("a batch of %d leaves some of %d processes idle", config.batch, ranks.size)
     photos = read_photos(folders, config, pace.workers, ranks)
+    _check_same(ranks, len(photos))
     unseen = read_photos(held_out, config) if held_out and ranks.first else []
     trainer = RefinerTrainer(config, output, compute, ranks)
     if not trainer.resume() and init is not None:
@@ -345,6 +355,15 @@ def train(
         _validation(trainer, unseen) if unseen else None,
     )
     return trainer
+
+
+def _check_same(ranks: Ranks, pictures: int) -> None:
+    """Raise InputError if processes, which may be on other machines, have other pictures."""
+    if int(ranks.total(torch.tensor([pictures]))) != ranks.size * pictures:
+        raise InputError(
+            f"process {ranks.rank} finds {pictures} pictures, others find other numbers",
+            "give every machine the same folders at the same place",
+        )
 
 
 def _validation(trainer: RefinerTrainer, unseen: Sequence[Picture]) -> Callable[[], dict[str, Any]]:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from d2s_cli.errors import InputError, UsageError
+from d2s_cli.errors import InputError, UsageError, WeightsError
 from d2s_cli.ranks import Ranks
 from d2s_cli.training.data import Batch
 from d2s_cli.training.logbook import Logbook
@@ -348,12 +349,20 @@ def load_checkpoint(output: Path, network: object) -> dict[str, Any] | None:
 
     Raises:
         UsageError: it was made with another network.
+        WeightsError: it is damaged.
     """
     path = output / CHECKPOINT
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    saved = json.loads(state["network"])
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved = json.loads(state["network"])
+    except (RuntimeError, OSError, EOFError, UnpicklingError, LookupError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"{path} is damaged or no checkpoint of d2s: {reason}",
+            "begin in another folder, with --init and the refiner.safetensors beside it",
+        ) from error
     if saved != json.loads(describe(network)):
         raise UsageError(
             f"{path} was made with another network: {saved}",
