@@ -252,6 +252,8 @@ class _Record:
     def finish(self) -> None:
         """Save what the run ends with; one that was not stopped is also looked at."""
         ended = self.trainer.images >= self.total
+        if self.losses:
+            self._report(time.monotonic())
         try:
             save_and_show(self.trainer, self.photos if ended else None)
             if ended and self.trainer.images > self.validated_at:
