@@ -272,7 +272,7 @@ class _Record:
             self.total,
             float(np.mean(self.losses)),
             rate,
-            (self.total - images) / rate,
+            max(0.0, (self.total - images) / rate),
             self.trainer.config.rate_at(images),
             done,
             share,
