@@ -120,7 +120,9 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     from d2s_cli.paper.dataset import FILTERS
     from d2s_cli.paper.plan import PARTS
     from d2s_cli.recipe import IF_EXISTS
+    from d2s_cli.training.data import DATA
     from d2s_cli.training.refiner import PRESETS
+    from d2s_cli.training.run import MASKS, RATES
     from d2s_cli.weights.manifest import KINDS as KINDS_OF_WEIGHTS
     from d2s_cli.weights.manifest import manifest
 
@@ -136,6 +138,9 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     for source in suggestions.MASK_SOURCES:
         MaskSettings(source=source + "FF00FF" * source.endswith("#"))
     assert set(suggestions.PRESETS) == set(PRESETS)
+    assert suggestions.DATA == DATA
+    assert suggestions.TRAINING_MASKS == MASKS
+    assert suggestions.LR_SCHEDULES == RATES
     assert list(suggestions.METRICS) == list(METRICS)
     assert list(suggestions.EVALUATION_PRESETS) == list(EVALUATION_PRESETS)
     assert suggestions.PAIRINGS == PAIRINGS

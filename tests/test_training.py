@@ -24,16 +24,17 @@ from d2s_cli.runtime import Compute
 from d2s_cli.training import samples
 from d2s_cli.training.data import (
     Batch,
-    BatchStream,
     Example,
     draw_example,
-    load_photos,
     make_batch,
 )
 from d2s_cli.training.ema import Ema, ema_decay
+from d2s_cli.training.logbook import LOG
 from d2s_cli.training.masks import mixed_mask
+from d2s_cli.training.pictures import load_photos
 from d2s_cli.training.refiner import EXPORT, MODERN, PAPER, RefinerTrainer, TrainConfig, train
-from d2s_cli.training.run import CHECKPOINT, LOG, Pace
+from d2s_cli.training.run import CHECKPOINT, Pace
+from d2s_cli.training.streams import BatchStream
 
 CPU = Compute(torch.device("cpu"))
 TINY_RUN = TrainConfig(

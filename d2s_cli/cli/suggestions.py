@@ -24,6 +24,9 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PRESETS = ("modern", "paper")
 BENCH_PARTS = ("network", "refine", "photos")
 MODELS = ("refiner", "guide")
+DATA = ("crops", "aligned")
+TRAINING_MASKS = ("paper", "mixed")
+LR_SCHEDULES = ("constant", "cosine")
 MAKE_FROM = ("alpha", "color=#", "diff", "random")
 MASK_KINDS = (
     "irregular-thin",

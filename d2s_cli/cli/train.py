@@ -19,9 +19,17 @@ if TYPE_CHECKING:
     from d2s_cli.training.run import Pace
 
 
+#: of aligned sets, as published
+ALIGNED_SIZE = 256
+#: below this there is no room for holes
+SMALLEST_SIZE = 32
+PRESETS_OWN = "[default: the preset's]"
+
+
 def train(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders of pictures, any size.", metavar="DIR...")
+        list[Path],
+        typer.Argument(help="Folders of pictures, subfolders included.", metavar="DIR..."),
     ],
     output: Annotated[
         Path,
@@ -29,8 +37,8 @@ def train(
             "--output",
             "-o",
             metavar="DIR",
-            help="Checkpoint, refiner.safetensors (or guide.safetensors), log.jsonl and samples/"
-            " go here.",
+            help="Checkpoint, refiner.safetensors (or guide.safetensors), log.jsonl, samples/ and"
+            " tensorboard/ (if that package is installed) go here.",
         ),
     ] = Path("runs/d2s"),
     model: Annotated[
@@ -49,11 +57,46 @@ def train(
             " paper (the paper's network and recipe).",
         ),
     ] = "modern",
-    images: Annotated[
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            show_default=False,
+            autocompletion=suggestions.weights_names,
+            help="Begin with this refiner's weights: a bundled name, a run's refiner.safetensors or"
+            " a published Palette checkpoint. Network and prediction are then its own, all else the"
+            " preset's.",
+        ),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            autocompletion=one_of(suggestions.DATA),
+            help="crops (random crops at random scale, for pictures of any kind and size) or"
+            " aligned (whole pictures, for sets like CelebA-HQ; of those that are not square, the"
+            " middle).",
+        ),
+    ] = "crops",
+    size: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Crops to see in all. [default: the preset's]", show_default=False
+            metavar="N",
+            show_default=False,
+            help="Side that the network sees, pixels. [default: 256 for aligned, else the"
+            " preset's]",
         ),
+    ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            show_default=False,
+            autocompletion=one_of(suggestions.TRAINING_MASKS),
+            help="paper (MAT's large holes) or mixed (large, small, scratches). " + PRESETS_OWN,
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Crops to see in all. " + PRESETS_OWN, show_default=False),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -62,7 +105,7 @@ def train(
             "-b",
             metavar="N",
             show_default=False,
-            help="Crops in one step. [default: the preset's]",
+            help="Crops in one step, of all processes together. " + PRESETS_OWN,
         ),
     ] = None,
     learning_rate: Annotated[
@@ -71,7 +114,24 @@ def train(
             "--learning-rate",
             metavar="F",
             show_default=False,
-            help="Largest one of the run. [default: the preset's]",
+            help="Largest one of the run. " + PRESETS_OWN,
+        ),
+    ] = None,
+    lr_schedule: Annotated[
+        str | None,
+        typer.Option(
+            "--lr-schedule",
+            show_default=False,
+            autocompletion=one_of(suggestions.LR_SCHEDULES),
+            help="After warm-up: constant, or cosine (falls to 0 over the run). " + PRESETS_OWN,
+        ),
+    ] = None,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            show_default=False,
+            help="Crops over which the learning rate rises from 0. " + PRESETS_OWN,
         ),
     ] = None,
     cooldown: Annotated[
@@ -79,10 +139,46 @@ def train(
         typer.Option(
             metavar="N",
             show_default=False,
-            help="Crops at the end over which the learning rate falls to 0. [default: the"
-            " preset's]",
+            help="Crops at the end over which the learning rate falls to 0. " + PRESETS_OWN,
         ),
     ] = None,
+    min_snr: Annotated[
+        float | None,
+        typer.Option(
+            "--min-snr",
+            metavar="GAMMA",
+            show_default=False,
+            help="Weight noise levels by min-SNR; 5 is usual. [default: all alike]",
+        ),
+    ] = None,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing",
+            help="Less memory for about a third more arithmetic: features are computed again on the"
+            " way back.",
+        ),
+    ] = False,
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|memory",
+            help="memory: all pictures decoded in memory. A number: so many processes (for each"
+            " GPU) decode them as they are drawn, for sets that do not fit. Examples are the same.",
+        ),
+    ] = "memory",
+    val: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Held-out pictures: loss by noise level, and PSNR, L1 and seam of a fixed"
+            " refinement, into log.jsonl.",
+        ),
+    ] = None,
+    val_every: Annotated[
+        int, typer.Option("--val-every", metavar="N", min=1, help="Crops between validations.")
+    ] = 10_000,
     seed: Annotated[int, typer.Option(metavar="N", help="Of crops, holes and noise.")] = 0,
     save_every: Annotated[
         float, typer.Option(metavar="SECONDS", help="Between checkpoints with sample pictures.")
@@ -107,50 +203,129 @@ def train(
     ] = "auto",
 ) -> None:
     """Train a refiner by algorithm 1, or a guide, on folders of photographs. Run the same command
-    again to go on where it stopped; Ctrl-C saves first.
+    again to go on where it stopped; Ctrl-C saves first. docs/training.md says more.
 
     \b
     Examples:
       d2s train photos/ -o runs/mine
+      # go on from the bundled weights, with held-out pictures to judge by
+      d2s train photos/ --init d2s-base --learning-rate 5e-5 --val held-out/ -o runs/mine
       # the paper's network and recipe, on aligned faces
-      d2s train celeba-hq-256/ --preset paper -o runs/faces --device cuda
+      d2s train celeba-hq-256/ --preset paper --data aligned -o runs/faces
+      # the same with eight GPUs; on two machines, add --nnodes 2 --rdzv-endpoint HOST:PORT
+      torchrun --nproc-per-node 8 -m d2s_cli train celeba-hq-256/ --preset paper --data aligned \\
+        --batch-size 24 --workers 4 -o runs/faces
       # the network of --guide neural
       d2s train photos/ --model guide -o runs/guide
       # then use it
       d2s inpaint photo.png -m m.png --weights runs/mine/refiner.safetensors
     """
     from d2s_cli.errors import UsageError
+    from d2s_cli.ranks import Ranks, local_device
     from d2s_cli.runtime import pick
     from d2s_cli.training.run import Pace, Progress
 
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     if model not in suggestions.MODELS:
         raise UsageError(f"unknown model {model!r}", f"one of: {', '.join(suggestions.MODELS)}")
+    if size is None and data == "aligned":
+        size = ALIGNED_SIZE
+    if size is not None and size < SMALLEST_SIZE:
+        raise UsageError(f"--size must be {SMALLEST_SIZE} or more, not {size}")
     given = {
         "images": images,
         "batch": batch_size,
         "learning_rate": learning_rate,
+        "lr_schedule": lr_schedule,
+        "warmup": warmup,
         "cooldown": cooldown,
+        "masks": masks,
+        "sizes": (size,) if size else None,
+        "size_shares": (1.0,) if size else None,
         "seed": seed,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    compute = pick(device, precision)
-    say(f"device: {compute}")
+    if model == "guide":
+        _refuse_for_guides(
+            {
+                "--init": init is not None,
+                "--data": data != "crops",
+                "--min-snr": min_snr is not None,
+                "--checkpointing": checkpointing,
+                "--workers": workers != "memory",
+                "--val": bool(val),
+            }
+        )
+    compute = pick(local_device(device), precision)
+    ranks = Ranks.join(compute.device)
+    level = logging.WARNING if ranks.first else logging.ERROR
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=level)
+    if ranks.first:
+        say(f"device: {compute}" + (f", {ranks.size} processes" if ranks.size > 1 else ""))
 
     def report(p: Progress) -> None:
-        say(
+        text = (
             f"{p.images}/{p.total} images, loss {p.loss:.4f}, {p.images_per_second:.1f} images/s,"
             f" {p.seconds_left / 60:.0f} min left"
         )
+        if p.operations_per_second is not None and p.utilisation is not None:
+            text += f", {_rate(p.operations_per_second)} ({p.utilisation:.0%} of a convolution's)"
+        say(text)
+
+    def validated(seen: int, values: dict[str, Any]) -> None:
+        say(
+            f"{seen} images, held out: loss {values['loss']:.4f}, PSNR {values['psnr']:.2f} dB,"
+            f" L1 {values['l1']:.4f}, seam {values['seam']:.3f}"
+        )
 
     with Interrupts("this step, and saving") as interrupts:
-        pace = Pace(report, save_every, stop=interrupts.stopped)
+        pace = Pace(
+            report,
+            save_every,
+            stop=interrupts.stopped,
+            workers=_processes(workers),
+            validate_every=val_every,
+            validated=validated,
+        )
         if model == "guide":
+            if ranks.size > 1:
+                raise UsageError(
+                    "a guide is trained by one process", "start it without torchrun: d2s train ..."
+                )
             saved, seen = _train_guide(folders, output, changes, compute, pace)
         else:
-            saved, seen = _train_refiner(folders, output, preset, changes, compute, pace)
-    say(f"saved {saved} after {seen} images")
+            ours = {"data": data, "checkpointing": checkpointing, "min_snr": min_snr}
+            saved, seen = _train_refiner(
+                folders, output, preset, changes | ours, compute, pace, init, val or []
+            )
+    if ranks.first:
+        say(f"saved {saved} after {seen} images")
+    Ranks.leave()
     raise typer.Exit(interrupts.exit_code())
+
+
+def _processes(workers: str) -> int:
+    from d2s_cli.errors import UsageError
+
+    if workers == "memory":
+        return 0
+    if not workers.isdecimal() or not int(workers):
+        raise UsageError(f"--workers must be memory, or 1 or more, not {workers!r}")
+    return int(workers)
+
+
+def _refuse_for_guides(given: dict[str, bool]) -> None:
+    from d2s_cli.errors import UsageError
+
+    if named := [name for name, is_given in given.items() if is_given]:
+        raise UsageError(f"{', '.join(named)}: for refiners, not for --model guide", "leave it out")
+
+
+def _rate(operations: float) -> str:
+    """Operations a second for people."""
+    for unit, size in (("TFLOP/s", 1e12), ("GFLOP/s", 1e9)):
+        if operations >= size:
+            return f"{operations / size:.1f} {unit}"
+    return f"{operations / 1e6:.0f} MFLOP/s"
 
 
 def _train_refiner(
@@ -160,14 +335,20 @@ def _train_refiner(
     changes: dict[str, Any],
     compute: Compute,
     pace: Pace,
+    init: str | None,
+    held_out: list[Path],
 ) -> tuple[Path, int]:
+    from d2s_cli.diffusion.refiner import load_refiner
     from d2s_cli.errors import UsageError
     from d2s_cli.training import refiner
 
     if preset not in refiner.PRESETS:
         raise UsageError(f"unknown preset {preset!r}", f"one of: {', '.join(refiner.PRESETS)}")
     config = dataclasses.replace(refiner.PRESETS[preset], **changes)
-    trainer = refiner.train(folders, output, config, compute, pace)
+    begin = None if init is None else load_refiner(init)
+    if begin is not None:
+        config = refiner.fine_tuning(config, begin)
+    trainer = refiner.train(folders, output, config, compute, pace, begin, held_out)
     return output / refiner.EXPORT, trainer.images
 
 

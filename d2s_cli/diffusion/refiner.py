@@ -260,9 +260,17 @@ class SeededNoise:
 
     An item's numbers depend on its (seed, sample, hole) alone, so it gets the same noise in any
     batch, order or resumed run and on any device.
+
+    Args:
+        seed: one number, or (seed, sample, hole) for each item.
+        items: of the batch.
+        device: where to draw; another one than the CPU is quicker there and has numbers of its own.
     """
 
-    def __init__(self, seed: int | Sequence[SeedKey], items: int) -> None:
+    def __init__(
+        self, seed: int | Sequence[SeedKey], items: int, device: torch.device | None = None
+    ) -> None:
+        self.device = device or torch.device("cpu")
         keys = [(seed, 0, 0)] * items if isinstance(seed, int) else list(seed)
         if len(keys) != items:
             raise UsageError(f"{len(keys)} seeds for a batch of {items}")
@@ -270,10 +278,12 @@ class SeededNoise:
         for key in keys:
             words = [part % 2**64 for part in key]
             state = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
-            self.generators.append(torch.Generator().manual_seed(int(state >> np.uint64(1))))
+            generator = torch.Generator(self.device)
+            self.generators.append(generator.manual_seed(int(state >> np.uint64(1))))
 
     def __call__(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.stack([torch.randn(shape[1:], generator=g) for g in self.generators])
+        drawn = [torch.randn(shape[1:], generator=g, device=self.device) for g in self.generators]
+        return torch.stack(drawn)
 
 
 def training_loss(
@@ -285,10 +295,7 @@ def training_loss(
     alpha_bar: Tensor,
     per_hole: bool = False,
 ) -> Tensor:
-    """Eq. 12: mean over all elements of (m * target - m * prediction)^2.
-
-    For a network that predicts noise the target is eps; for one that predicts v it is
-    a eps - s x_0.
+    """Eq. 12: mean over all elements of `squared_error`.
 
     Args:
         image: x_0, N x 3 x H x W.
@@ -301,14 +308,40 @@ def training_loss(
     Returns:
         A scalar that can be differentiated.
     """
+    error = squared_error(refiner, image, hole, hole_noise, noise, alpha_bar)
+    if per_hole:
+        return error.sum() / (hole.sum() * image.shape[1]).clamp(min=1)
+    return error.mean()
+
+
+def squared_error(
+    refiner: Refiner,
+    image: Tensor,
+    hole: Tensor,
+    hole_noise: Tensor,
+    noise: Tensor,
+    alpha_bar: Tensor,
+) -> Tensor:
+    """(m * target - m * prediction)^2, N x 3 x H x W; arguments as `training_loss`.
+
+    For a network that predicts noise the target is eps; for one that predicts v it is
+    a eps - s x_0.
+    """
     a, s = _signal_and_noise(alpha_bar)
     condition = hole * hole_noise + (1 - hole) * image
     x_t = hole * (a * image + s * noise) + (1 - hole) * image
     target = noise if refiner.config.prediction == "eps" else a * noise - s * image
-    error = (hole * (target - refiner.predict(condition, x_t, alpha_bar))) ** 2
-    if per_hole:
-        return error.sum() / (hole.sum() * image.shape[1]).clamp(min=1)
-    return error.mean()
+    return (hole * (target - refiner.predict(condition, x_t, alpha_bar))) ** 2
+
+
+def min_snr_weights(alpha_bar: Tensor, gamma: float, prediction: str) -> Tensor:
+    """Min-SNR-gamma (Hang et al., 2023): what each level's loss is multiplied by, shape (N,).
+
+    In terms of x_0 every level counts min(SNR, gamma). The error of eps is SNR times that of x_0,
+    that of v SNR + 1 times.
+    """
+    snr = alpha_bar / (1 - alpha_bar).clamp(min=1e-8)
+    return snr.clamp(max=gamma) / (snr + (1 if prediction == "v" else 0)).clamp(min=1e-8)
 
 
 def load_refiner(

@@ -6,31 +6,21 @@ any machine, after any interruption, and however many workers draw it.
 
 from __future__ import annotations
 
-import logging
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from d2s_cli.errors import InputError
 from d2s_cli.images.convert import to_unit_range
 from d2s_cli.images.draw_masks import Hole, mat_mask
-from d2s_cli.images.pairing import IMAGE_SUFFIXES
 from d2s_cli.training.masks import mixed_mask
+from d2s_cli.training.pictures import Picture as Picture
 
-Picture = NDArray[np.uint8]
-DrawBatch = Callable[[int], "Batch"]
-log = logging.getLogger(__name__)
-
+#: what an example shows of its picture
+DATA = ("crops", "aligned")
 #: crops are reduced by a random factor up to this, so that one photo gives many scales
 MAX_REDUCTION = 3.0
 #: holes outside these shares of the crop are drawn again
@@ -59,45 +49,8 @@ class Batch:
     candidate: Tensor | None = None
 
 
-def load_photos(folders: Sequence[Path], min_side: int = 64) -> list[Picture]:
-    """Decode every picture below the folders into memory, in sorted order.
-
-    Unreadable and tiny files are named in a warning and skipped.
-
-    Raises:
-        InputError: no folder has a usable picture.
-    """
-    paths = sorted(
-        path
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    )
-
-    def decode(path: Path) -> Picture | None:
-        try:
-            with Image.open(path) as file:
-                picture = np.asarray(file.convert("RGB"))
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            log.warning("skipped %s: %s", path, error)
-            return None
-        if min(picture.shape[:2]) < min_side:
-            log.warning("skipped %s: smaller than %d pixels", path, min_side)
-            return None
-        return picture
-
-    with ThreadPoolExecutor() as pool:
-        photos = [picture for picture in pool.map(decode, paths) if picture is not None]
-    if not photos:
-        raise InputError(
-            f"no pictures to train on below {', '.join(map(str, folders))}",
-            f"looked for: {' '.join(sorted(IMAGE_SUFFIXES))}, in subfolders too",
-        )
-    return photos
-
-
 def draw_example(
-    photos: Sequence[Picture], seed: int, number: int, size: int, recipe: str
+    photos: Sequence[Picture], seed: int, number: int, size: int, recipe: str, data: str = "crops"
 ) -> Example:
     """Example `number` of the run.
 
@@ -108,10 +61,15 @@ def draw_example(
         size: side of the crop, pixels.
         recipe: masks: "paper" for MAT's large ones at `size`; "mixed" for windows cut out of 256
             masks of three kinds.
+        data: "crops" for random crops at random scale; "aligned" for whole pictures (of those that
+            are not square, the middle). Both are mirrored half of the time.
     """
     rng = np.random.default_rng([seed, number])
     photo = photos[int(rng.integers(len(photos)))]
-    image = _random_crop(rng, photo, size)
+    image = _whole(photo, size) if data == "aligned" else _random_crop(rng, photo, size)
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+    image = np.ascontiguousarray(image)
     return Example(image, _random_hole(rng, size, recipe))
 
 
@@ -123,13 +81,22 @@ def _random_crop(rng: np.random.Generator, photo: Picture, size: int) -> Picture
     factor = largest if largest < 1 else float(largest ** rng.random())
     side = round(size * factor)
     top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-    crop = photo[top : top + side, left : left + side]
-    if side != size:
-        method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-        crop = np.asarray(cv2.resize(crop, (size, size), interpolation=method), np.uint8)
-    if rng.random() < 0.5:
-        crop = crop[:, ::-1]
-    return np.ascontiguousarray(crop)
+    return _resized(photo[top : top + side, left : left + side], size)
+
+
+def _whole(photo: Picture, size: int) -> Picture:
+    height, width = photo.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return _resized(photo[top : top + side, left : left + side], size)
+
+
+def _resized(square: Picture, size: int) -> Picture:
+    side = len(square)
+    if side == size:
+        return square
+    method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(square, (size, size), interpolation=method), np.uint8)
 
 
 def _random_hole(rng: np.random.Generator, size: int, recipe: str) -> Hole:
@@ -149,46 +116,3 @@ def make_batch(examples: Sequence[Example]) -> Batch:
         image=to_unit_range(np.stack([e.image for e in examples])),
         hole=torch.from_numpy(np.stack([e.hole for e in examples]))[:, None].float(),
     )
-
-
-class BatchStream:
-    """Batches from `first_step` on, made ahead in one background thread.
-
-    Args:
-        draw: step -> Batch; must depend on the step alone.
-        first_step: where to begin (a resumed run begins where it stopped).
-        ahead: batches kept ready.
-    """
-
-    def __init__(self, draw: DrawBatch, first_step: int, ahead: int = 4) -> None:
-        self._draw = draw
-        self._step = first_step
-        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        while not self._stop.is_set():
-            try:
-                item: Batch | BaseException = self._draw(self._step)
-            except Exception as error:  # handed to the consumer, who raises it
-                item = error
-            self._step += 1
-            while not self._stop.is_set():
-                try:
-                    self._ready.put(item, timeout=0.2)
-                    break
-                except queue.Full:
-                    continue
-
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            item = self._ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()

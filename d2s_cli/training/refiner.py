@@ -2,29 +2,43 @@
 
 Run the same command again and it goes on where it stopped: examples, noise and noise levels depend
 on (seed, step) alone, and a checkpoint holds the network, its average and the optimiser.
+
+Several processes share each step's examples by number; their gradients are added up so that the
+step is the one that a single process would make of the whole batch.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
-from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, training_loss
+from d2s_cli.diffusion.refiner import (
+    Refiner,
+    RefinerConfig,
+    SeededNoise,
+    min_snr_weights,
+    squared_error,
+)
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNet, UNetConfig
-from d2s_cli.errors import WeightsError
+from d2s_cli.errors import InputError, UsageError, WeightsError
+from d2s_cli.ranks import Ranks
 from d2s_cli.runtime import Compute, channels_last
-from d2s_cli.training.data import EXAMPLES_A_STEP, Batch, Picture, draw_example, make_batch
+from d2s_cli.training.data import DATA, EXAMPLES_A_STEP, Batch, draw_example, make_batch
 from d2s_cli.training.ema import Ema, ema_decay
+from d2s_cli.training.pictures import Picture
 from d2s_cli.training.run import (
+    ALONE,
     Pace,
     Schedule,
     describe,
@@ -34,10 +48,13 @@ from d2s_cli.training.run import (
     save_checkpoint,
 )
 from d2s_cli.training.samples import write_samples
+from d2s_cli.training.utilisation import Meter
+from d2s_cli.training.validation import LEVELS, Validation
 from d2s_cli.weights.reading import write_safetensors
 
 EXPORT = "refiner.safetensors"
 GRADIENT_CLIP = 1.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,10 @@ class TrainConfig(Schedule):
             draws them).
         tk_power: above 1 draws low noise more often.
         per_hole: average the loss over the hole instead of the picture.
+        min_snr: gamma of `min_snr_weights`; None weights all levels alike.
+        data: "crops" or "aligned", see `draw_example`.
+        checkpointing: see UNet.
+        init: name of the refiner that the run began with.
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
@@ -60,6 +81,15 @@ class TrainConfig(Schedule):
     tk_max: int | None = None
     tk_power: float = 1.0
     per_hole: bool = False
+    min_snr: float | None = None
+    data: str = "crops"
+    checkpointing: bool = False
+    init: str = ""
+
+    def share(self, step: int, ranks: Ranks) -> list[int]:
+        """Which of a step's examples are this process'; none if there are fewer than processes."""
+        _, count = self.size_of(step)
+        return list(range(ranks.rank, count, ranks.size))
 
 
 #: the paper's recipe: what to use for checkpoints to compare with published ones
@@ -89,13 +119,17 @@ PRESETS = {"modern": MODERN, "paper": PAPER}
 class RefinerTrainer:
     """The state of a run: network, average, optimiser, and how many images it has seen."""
 
-    def __init__(self, config: TrainConfig, output: Path, compute: Compute) -> None:
-        self.config, self.output, self.compute = config, output, compute
+    def __init__(
+        self, config: TrainConfig, output: Path, compute: Compute, ranks: Ranks = ALONE
+    ) -> None:
+        self.config, self.output, self.compute, self.ranks = config, output, compute, ranks
         torch.manual_seed(config.seed)
         unet = UNet(config.unet).to(compute.device)
         if compute.device.type == "cuda":
             channels_last(unet)
+        unet.checkpointing = config.checkpointing
         self.refiner = Refiner(unet, refiner_config(config, 0), compute)
+        self.learner = self.refiner if ranks.size == 1 else self._joined(unet)
         self.ema = Ema(unet)
         self.optimizer = torch.optim.AdamW(
             unet.parameters(),
@@ -108,6 +142,16 @@ class RefinerTrainer:
         self.images = 0
         self.step_number = 0
 
+    def _joined(self, unet: UNet) -> Refiner:
+        """The same refiner, whose gradients are the mean of all processes'."""
+        device = self.compute.device
+        joined = DistributedDataParallel(
+            unet,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+        )
+        return Refiner(cast(UNet, joined), self.refiner.config, self.compute)
+
     def noise_levels(self, rng: np.random.Generator, items: int) -> Tensor:
         """alpha_bar for each item: between two neighbouring steps of the table (algorithm 1)."""
         last = self.config.tk_max or self.table.steps
@@ -118,41 +162,63 @@ class RefinerTrainer:
         return torch.from_numpy(levels).float()
 
     def step(self, batch: Batch) -> float:
-        """One optimiser step; returns the loss."""
-        config, device = self.config, self.compute.device
+        """One optimiser step on this process' share of the batch; returns the whole one's loss."""
+        config = self.config
         rng = np.random.default_rng([config.seed, self.step_number, 2])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        torch.manual_seed(int(rng.integers(2**62)))  # dropout draws from torch's own generator
-        alpha_bar = self.noise_levels(rng, len(batch.image))
-        hole_noise = torch.randn(batch.image.shape, generator=generator)
-        noise = torch.randn(batch.image.shape, generator=generator)
-
+        # dropout draws from torch's own generator
+        torch.manual_seed(int(rng.integers(2**62)) + self.ranks.rank)
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate_at(self.images)
         self.refiner.unet.train()
-        loss = training_loss(
-            self.refiner,
-            batch.image.to(device),
-            batch.hole.to(device),
-            hole_noise.to(device),
-            noise.to(device),
-            alpha_bar.to(device),
-            per_hole=config.per_hole,
-        )
-        if not math.isfinite(value := float(loss.detach())):
-            raise WeightsError(
-                f"the loss became {value} after {self.images} images",
-                "the last checkpoint is whole; go on with a lower --learning-rate",
-            )
+        loss, value = self._loss(batch, rng)
+        self._check_finite(value, "loss")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.refiner.unet.parameters(), GRADIENT_CLIP)
+        norm = torch.nn.utils.clip_grad_norm_(self.refiner.unet.parameters(), GRADIENT_CLIP)
+        self._check_finite(float(norm), "gradient")
         self.optimizer.step()
-        decay = ema_decay(self.images, len(batch.image), config.ema_halflife, config.ema_decay)
+        items = config.size_of(self.step_number)[1]
+        decay = ema_decay(self.images, items, config.ema_halflife, config.ema_decay)
         self.ema.update(self.refiner.unet, decay)
-        self.images += len(batch.image)
+        self.images += items
         self.step_number += 1
         return value
+
+    def _loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, float]:
+        """What to differentiate, and the loss of the whole batch.
+
+        Gradients of the former, averaged over processes, are those of the latter: sums over the
+        share are divided by the whole batch's number of pixels, and multiplied by the number of
+        processes.
+        """
+        config, device = self.config, self.compute.device
+        share = config.share(self.step_number, self.ranks)
+        # one that has no share goes through the motions with the first example, counted as nothing
+        numbers = share or [0]
+        levels = self.noise_levels(rng, config.size_of(self.step_number)[1])
+        alpha_bar = levels[numbers].to(device)
+        first = self.step_number * EXAMPLES_A_STEP
+        source = device if device.type == "cuda" else torch.device("cpu")
+        draw = SeededNoise([(config.seed, first + i, 1) for i in numbers], len(numbers), source)
+        hole_noise, noise = (draw(tuple(batch.image.shape)).to(device) for _ in range(2))
+        image, hole = batch.image.to(device), batch.hole.to(device)
+        error = squared_error(self.learner, image, hole, hole_noise, noise, alpha_bar)
+        if config.min_snr is not None:
+            weights = min_snr_weights(alpha_bar, config.min_snr, config.prediction)
+            error = error * weights[:, None, None, None]
+        pixels = hole.sum() if config.per_hole else torch.ones_like(hole).sum()
+        counted = error.sum() * bool(share)
+        sums = torch.stack([counted.detach(), image.shape[1] * pixels * bool(share)])
+        total, elements = self.ranks.total(sums)
+        elements = elements.clamp(min=1)
+        return counted * (self.ranks.size / elements), float(total / elements)
+
+    def _check_finite(self, value: float, name: str) -> None:
+        if not math.isfinite(value):
+            raise WeightsError(
+                f"the {name} became {value} after {self.images} images",
+                "the last checkpoint is whole; go on with a lower --learning-rate",
+            )
 
     def save(self) -> None:
         """Write checkpoint and averaged refiner; the old ones stay until these are whole."""
@@ -169,14 +235,23 @@ class RefinerTrainer:
         write_safetensors(self.output / EXPORT, self.ema.average, config.to_json(), torch.float16)
 
     def resume(self) -> bool:
-        """Go on from the checkpoint in the output folder, if there is one."""
-        if (state := load_checkpoint(self.output, self.config.unet)) is None:
+        """Go on from the checkpoint in the output folder, if there is one.
+
+        The first process reads it for all: others may be on machines without that folder.
+        """
+        state = self.ranks.once(lambda: load_checkpoint(self.output, self.config.unet))
+        if state is None:
             return False
         self.refiner.unet.load_state_dict(state["unet"])
         self.ema.load(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.images, self.step_number = state["images"], state["step"]
         return True
+
+    def start_from(self, refiner: Refiner) -> None:
+        """Begin with another refiner's weights."""
+        self.refiner.unet.load_state_dict(refiner.unet.state_dict())
+        self.ema.load(refiner.unet.state_dict())
 
     def averaged(self) -> Refiner:
         """The refiner with the averaged weights, to sample and score with."""
@@ -187,7 +262,7 @@ class RefinerTrainer:
 
     def show(self, photos: Sequence[Picture]) -> None:
         """Write samples/IMAGES.png."""
-        write_samples(self.averaged(), photos, self.output, self.images)
+        write_samples(self.averaged(), photos, self.output, self.images, self.config.data)
 
 
 def refiner_config(config: TrainConfig, images: int) -> RefinerConfig:
@@ -203,29 +278,98 @@ def refiner_config(config: TrainConfig, images: int) -> RefinerConfig:
     )
 
 
+def fine_tuning(config: TrainConfig, refiner: Refiner) -> TrainConfig:
+    """The settings to go on with another refiner: its network and prediction, the rest as it is."""
+    unet = dataclasses.replace(refiner.config.unet, dropout=config.unet.dropout)
+    return dataclasses.replace(
+        config, unet=unet, prediction=refiner.config.prediction, init=refiner.name
+    )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Step -> this process' share of the batch. Depends on the step alone, and can be pickled."""
+
+    photos: Sequence[Picture]
+    config: TrainConfig
+    ranks: Ranks
+
+    def __call__(self, step: int) -> Batch:
+        config, first = self.config, step * EXAMPLES_A_STEP
+        size, _ = config.size_of(step)
+        return make_batch(
+            [
+                draw_example(self.photos, config.seed, first + i, size, config.masks, config.data)
+                for i in config.share(step, self.ranks) or [0]
+            ]
+        )
+
+
 def train(
     folders: list[Path],
     output: Path,
     config: TrainConfig,
     compute: Compute,
     pace: Pace | None = None,
+    init: Refiner | None = None,
+    held_out: Sequence[Path] = (),
 ) -> RefinerTrainer:
     """Train until `config.images` are seen, or the pace says stop; save on the way and at the end.
+
+    Started by torchrun, all processes train one refiner. `config.batch` is that of all together.
 
     Args:
         folders: pictures to train on, any size, subfolders included.
         output: checkpoint.pt, refiner.safetensors, log.jsonl and samples/ go here.
-    """
-    photos = read_photos(folders, config)
-    trainer = RefinerTrainer(config, output, compute)
-    trainer.resume()
+        init: what a new run begins with; `config` comes from `fine_tuning`.
+        held_out: folders of pictures to validate with.
 
-    def draw(step: int) -> Batch:
-        size, count = config.size_of(step)
-        first = step * EXAMPLES_A_STEP
-        return make_batch(
-            [draw_example(photos, config.seed, first + i, size, config.masks) for i in range(count)]
+    Raises:
+        UsageError, InputError: settings or folders that cannot be trained with, or results that
+            cannot be written.
+        WeightsError: a damaged checkpoint, or numbers that became infinite or none.
+    """
+    pace = pace or Pace()
+    if config.data not in DATA:
+        raise UsageError(f"unknown data {config.data!r}", f"one of: {', '.join(DATA)}")
+    if config.min_snr is not None and not config.min_snr > 0:
+        raise UsageError(f"min-SNR's gamma must be above 0, not {config.min_snr}")
+    ranks = Ranks.join(compute.device)
+    if ranks.first and config.batch < ranks.size:
+        log.warning("a batch of %d leaves some of %d processes idle", config.batch, ranks.size)
+    photos = read_photos(folders, config, pace.workers, ranks)
+    _check_same(ranks, len(photos))
+    unseen = read_photos(held_out, config) if held_out and ranks.first else []
+    trainer = RefinerTrainer(config, output, compute, ranks)
+    if not trainer.resume() and init is not None:
+        trainer.start_from(init)
+    drive(
+        trainer,
+        Drawing(photos, config, ranks),
+        photos,
+        config.images,
+        output,
+        pace,
+        ranks,
+        Meter(config.unet, compute, ranks.size),
+        _validation(trainer, unseen) if unseen else None,
+    )
+    return trainer
+
+
+def _check_same(ranks: Ranks, pictures: int) -> None:
+    """Raise InputError if processes, which may be on other machines, have other pictures."""
+    if int(ranks.total(torch.tensor([pictures]))) != ranks.size * pictures:
+        raise InputError(
+            f"process {ranks.rank} finds {pictures} pictures, others find other numbers",
+            "give every machine the same folders at the same place",
         )
 
-    drive(trainer, draw, photos, config.images, output, pace or Pace())
-    return trainer
+
+def _validation(trainer: RefinerTrainer, unseen: Sequence[Picture]) -> Callable[[], dict[str, Any]]:
+    """Makes the values of held-out pictures at a few levels of those that are trained on."""
+    config, table = trainer.config, trainer.table
+    last = config.tk_max or table.steps
+    levels = [table.at(math.ceil(last * (i + 0.5) / LEVELS)) for i in range(LEVELS)]
+    validation = Validation(unseen, config.sizes[0], config.masks, config.data, levels)
+    return lambda: validation.values(trainer.averaged())

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
-from d2s_cli.errors import InputError, UsageError
-from d2s_cli.training.data import Batch, BatchStream, Picture, load_photos
+from d2s_cli.errors import InputError, UsageError, WeightsError
+from d2s_cli.ranks import Ranks
+from d2s_cli.training.data import Batch
+from d2s_cli.training.logbook import Logbook
+from d2s_cli.training.pictures import Picture, PictureFiles, load_photos
+from d2s_cli.training.streams import DrawBatch, open_stream
+from d2s_cli.training.utilisation import Meter
 
 CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
+RATES = ("constant", "cosine")
+MASKS = ("paper", "mixed")
+ALONE = Ranks()
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,12 +39,14 @@ class Schedule:
 
     Attributes:
         images: crops to see in all.
-        batch: crops a step at the first of `sizes`; larger crops come in smaller batches of about
-            as many pixels.
+        batch: crops a step, of all processes together, at the first of `sizes`; larger crops come
+            in smaller batches of about as many pixels.
         sizes: crop sides, drawn anew each step with `size_shares`.
         learning_rate: after warm-up.
         warmup: images over which the rate rises from 0.
         cooldown: images at the end over which it falls to 0.
+        lr_schedule: "constant" between warm-up and cool-down, or "cosine", half a wave from
+            warm-up's end to 0 at the end.
         weight_decay: of AdamW; 0 makes it Adam.
         ema_halflife: in images, see ema.py; `ema_decay` overrides it with a constant factor.
         masks: "paper" (MAT's large) or "mixed".
@@ -46,6 +60,7 @@ class Schedule:
     learning_rate: float = 5e-5
     warmup: int = 0
     cooldown: int = 0
+    lr_schedule: str = "constant"
     weight_decay: float = 0.0
     ema_halflife: float = 20_000
     ema_decay: float | None = None
@@ -60,22 +75,34 @@ class Schedule:
         return size, max(1, round(pixels / size**2))
 
     def rate_at(self, images: int) -> float:
-        """Learning rate: linear warm-up, constant, linear cool-down to 0 at the end."""
+        """Learning rate: linear warm-up, constant or cosine, linear cool-down to 0 at the end."""
         up = min(1.0, (images + self.batch) / self.warmup) if self.warmup else 1.0
         left = self.images - images
         down = min(1.0, max(left, 0) / self.cooldown) if self.cooldown else 1.0
+        if self.lr_schedule == "cosine":
+            done = (images - self.warmup) / max(1, self.images - self.warmup)
+            down = min(down, 0.5 + 0.5 * math.cos(math.pi * min(1.0, max(0.0, done))))
         return self.learning_rate * min(up, down)
 
 
 @dataclass
 class Progress:
-    """What the caller is told after each reported stretch of steps."""
+    """What the caller is told after each reported stretch of steps.
+
+    Attributes:
+        loss: mean over the stretch.
+        operations_per_second: floating-point, without those done twice for checkpointing.
+        utilisation: the same as a share of what a convolution reaches on this machine.
+    """
 
     images: int
     total: int
     loss: float
     images_per_second: float
     seconds_left: float
+    learning_rate: float
+    operations_per_second: float | None = None
+    utilisation: float | None = None
 
 
 class Trainer(Protocol):
@@ -83,6 +110,10 @@ class Trainer(Protocol):
 
     images: int
     step_number: int
+
+    @property
+    def config(self) -> Schedule:
+        """The run's settings."""
 
     def step(self, batch: Batch) -> float:
         """One optimiser step; returns the loss."""
@@ -101,76 +132,215 @@ class Pace:
     Attributes:
         report: called about every `report_every` seconds.
         save_every: seconds between checkpoints with sample pictures.
-        stop: asked after each step.
+        stop: asked before each step; a run of several processes stops when one is told to.
+        workers: processes that draw examples; 0 draws in a thread.
+        validate_every: images between validations.
+        validated: called with the images seen and the values after each validation.
     """
 
     report: Callable[[Progress], None] | None = None
     save_every: float = 300.0
     report_every: float = 10.0
     stop: Callable[[], bool] = lambda: False
+    workers: int = 0
+    validate_every: int = 10_000
+    validated: Callable[[int, dict[str, Any]], None] | None = None
 
 
-def read_photos(folders: Sequence[Path], schedule: Schedule) -> list[Picture]:
+def read_photos(
+    folders: Sequence[Path], schedule: Schedule, workers: int = 0, ranks: Ranks = ALONE
+) -> Sequence[Picture]:
     """The pictures to train on.
+
+    Args:
+        workers: 0 has them in memory, else they are decoded where they are drawn.
+        ranks: the first one finds out for all which files can be decoded.
 
     Raises:
         UsageError, InputError: settings or folders that cannot be trained with.
     """
     if schedule.images < 1 or schedule.batch < 1:
         raise UsageError("images and batch must be 1 or more")
+    for value, known in ((schedule.masks, MASKS), (schedule.lr_schedule, RATES)):
+        if value not in known:
+            raise UsageError(f"unknown setting {value!r}", f"one of: {', '.join(known)}")
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"no folder at {folder}", "give a folder of pictures to train on")
-    return load_photos(folders)
+    if not workers:
+        return load_photos(folders)
+    return ranks.once(lambda: PictureFiles.find(folders))
 
 
 def drive(
     trainer: Trainer,
-    draw: Callable[[int], Batch],
+    draw: DrawBatch,
     photos: Sequence[Picture],
     total: int,
     output: Path,
     pace: Pace,
+    ranks: Ranks = ALONE,
+    meter: Meter | None = None,
+    validate: Callable[[], dict[str, Any]] | None = None,
 ) -> None:
-    """Step until `total` images are seen or the pace says stop; save on the way and at the end."""
-    output.mkdir(parents=True, exist_ok=True)
-    stream = BatchStream(draw, trainer.step_number)
-    losses: list[float] = []
-    began, images_at_start = time.monotonic(), trainer.images
-    last_report = last_save = began
+    """Step until `total` images are seen or the pace says stop; save on the way and at the end.
+
+    Args:
+        draw: step -> Batch, see streams.py.
+        photos: for the sample pictures.
+        output: of the run.
+        ranks: all step; the first one alone saves, logs, reports and validates.
+        meter: counts arithmetic, if given.
+        validate: makes values of held-out pictures, if given.
+
+    Raises:
+        InputError: what the run ends with cannot be written. On the way that is a warning.
+    """
+    log_of_run = _Record(trainer, photos, total, output, pace, meter, validate, ranks.first)
+    stream = open_stream(draw, trainer.step_number, pace.workers)
+    batches = iter(stream)
     try:
-        for batch in stream:
-            if trainer.images >= total or pace.stop():
-                break
-            losses.append(trainer.step(batch))
-            now = time.monotonic()
-            if now - last_report >= pace.report_every:
-                rate = (trainer.images - images_at_start) / (now - began)
-                left = (total - trainer.images) / rate
-                progress = Progress(trainer.images, total, float(np.mean(losses)), rate, left)
-                _append_log(output, progress)
-                if pace.report:
-                    pace.report(progress)
-                losses, last_report = [], now
-            if now - last_save >= pace.save_every:
-                trainer.save()
-                trainer.show(photos)
-                last_save = time.monotonic()
+        while trainer.images < total and not ranks.any(pace.stop()):
+            batch = next(batches)
+            seen = trainer.images
+            loss = trainer.step(batch)
+            if ranks.first:
+                log_of_run.after_step(loss, batch.image.shape[-1], trainer.images - seen)
     finally:
         stream.close()
-    trainer.save()
-    trainer.show(photos)
+    if ranks.first:
+        log_of_run.finish()
+
+
+class _Record:
+    """What the first rank does between steps; arguments as `drive`."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        photos: Sequence[Picture],
+        total: int,
+        output: Path,
+        pace: Pace,
+        meter: Meter | None,
+        validate: Callable[[], dict[str, Any]] | None,
+        first: bool,
+    ) -> None:
+        self.trainer, self.photos, self.total = trainer, photos, total
+        self.output, self.pace, self.meter, self.make_values = output, pace, meter, validate
+        self.logbook = Logbook(output, trainer.images) if first else None
+        self.losses: list[float] = []
+        self.images_at_start = self.validated_at = trainer.images
+        self.began = self.last_report = self.last_save = time.monotonic()
+        self.paused = 0.0
+
+    def after_step(self, loss: float, size: int, items: int) -> None:
+        """Report, save and validate where it is time for it."""
+        self.losses.append(loss)
+        if self.meter:
+            self.meter.add(size, items)
+        now = time.monotonic()
+        if now - self.last_report >= self.pace.report_every:
+            self._report(now)
+        every = self.pace.validate_every
+        if self.trainer.images // every > (self.trainer.images - items) // every:
+            self._validate()
+        if now - self.last_save >= self.pace.save_every:
+            self._save()
+        self.paused += time.monotonic() - now
+
+    def finish(self) -> None:
+        """Save what the run ends with; one that was not stopped is also looked at."""
+        ended = self.trainer.images >= self.total
+        if self.losses:
+            self._report(time.monotonic())
+        try:
+            save_and_show(self.trainer, self.photos if ended else None)
+            if ended and self.trainer.images > self.validated_at:
+                self._validate()
+        finally:
+            if self.logbook:
+                self.logbook.close()
+
+    def _report(self, now: float) -> None:
+        images = self.trainer.images
+        rate = (images - self.images_at_start) / (now - self.began)
+        seconds = now - self.last_report - self.paused
+        done, share = self.meter.take(seconds) if self.meter else (None, None)
+        progress = Progress(
+            images,
+            self.total,
+            float(np.mean(self.losses)),
+            rate,
+            max(0.0, (self.total - images) / rate),
+            self.trainer.config.rate_at(images),
+            done,
+            share,
+        )
+        if self.logbook:
+            self.logbook.write(images, dataclasses.asdict(progress))
+        if self.pace.report:
+            self.pace.report(progress)
+        self.losses, self.last_report, self.paused = [], now, 0.0
+
+    def _validate(self) -> None:
+        if self.make_values is None:
+            return
+        values, images = self.make_values(), self.trainer.images
+        self.validated_at = images
+        if self.logbook:
+            self.logbook.write(images, {"validation": values})
+        if self.pace.validated:
+            self.pace.validated(images, values)
+
+    def _save(self) -> None:
+        try:
+            save_and_show(self.trainer, self.photos)
+        except InputError as error:
+            log.warning("%s; training goes on", error.message)
+        self.last_save = time.monotonic()
+
+
+def save_and_show(trainer: Trainer, photos: Sequence[Picture] | None) -> None:
+    """Write everything a run leaves; no sample pictures without photos to make them of.
+
+    Raises:
+        InputError: it cannot be written; files of the same names that were there stay whole.
+    """
+    try:
+        trainer.save()
+        if photos is not None:
+            trainer.show(photos)
+    except (OSError, SafetensorError) as error:
+        raise _cannot_write(error) from error
 
 
 def save_checkpoint(output: Path, state: dict[str, Any]) -> None:
-    """Write the checkpoint; the old one stays until the new one is whole."""
-    output.mkdir(parents=True, exist_ok=True)
+    """Write the checkpoint; the old one stays until the new one is whole and on the disk.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     partial = output / (CHECKPOINT + ".part")
     try:
-        torch.save(state, partial)
+        output.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, output / CHECKPOINT)
+    except (OSError, RuntimeError) as error:  # torch's writer has an error of its own
+        raise _cannot_write(error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _cannot_write(error: Exception) -> InputError:
+    reason = str(error).partition("\n")[0]
+    return InputError(
+        f"the checkpoint, the export or the samples cannot be written: {reason}",
+        "the ones before are whole; make room on the disk, and run the same command again",
+    )
 
 
 def load_checkpoint(output: Path, network: object) -> dict[str, Any] | None:
@@ -181,12 +351,20 @@ def load_checkpoint(output: Path, network: object) -> dict[str, Any] | None:
 
     Raises:
         UsageError: it was made with another network.
+        WeightsError: it is damaged.
     """
     path = output / CHECKPOINT
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    saved = json.loads(state["network"])
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved = json.loads(state["network"])
+    except (RuntimeError, OSError, EOFError, UnpicklingError, LookupError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"{path} is damaged or no checkpoint of d2s: {reason}",
+            "begin in another folder, with --init and the refiner.safetensors beside it",
+        ) from error
     if saved != json.loads(describe(network)):
         raise UsageError(
             f"{path} was made with another network: {saved}",
@@ -198,8 +376,3 @@ def load_checkpoint(output: Path, network: object) -> dict[str, Any] | None:
 def describe(config: object) -> str:
     """A dataclass as JSON."""
     return json.dumps(dataclasses.asdict(config))  # type: ignore[call-overload]
-
-
-def _append_log(output: Path, progress: Progress) -> None:
-    with open(output / LOG, "a", encoding="utf-8") as file:
-        file.write(json.dumps(dataclasses.asdict(progress)) + "\n")

@@ -21,9 +21,16 @@ FIRST_NUMBER = 10**12
 TK, STEPS = 100, 8
 
 
-def write_samples(refiner: Refiner, photos: Sequence[Picture], output: Path, images: int) -> Path:
+def write_samples(
+    refiner: Refiner,
+    photos: Sequence[Picture],
+    output: Path,
+    images: int,
+    data: str = "crops",
+) -> Path:
     """Write samples/IMAGES.png: a row each of truth, holes, telea's fill and its refinement."""
-    examples = [draw_example(photos, 0, FIRST_NUMBER + i, SIZE, "mixed") for i in range(COUNT)]
+    numbers = range(FIRST_NUMBER, FIRST_NUMBER + COUNT)
+    examples = [draw_example(photos, 0, number, SIZE, "mixed", data) for number in numbers]
     image = to_unit_range(np.stack([e.image for e in examples]))
     hole = torch.from_numpy(np.stack([e.hole for e in examples]))[:, None].float()
     fills = np.stack([opencv_fill(e.image, e.hole, "telea") for e in examples])
