@@ -89,7 +89,8 @@ class Manifest:
 
         Args:
             output: the file asked for.
-            expected: "input", "mask", "guide", "weights" and "settings" as a new entry has them.
+            expected: "input", "mask", "guide", "weights", "settings" and, where one is used,
+                "corrector" as a new entry has them.
         """
         entry = self.entries.get(str(output.absolute()))
         if entry is None or entry.get("status") not in FINISHED or not output.is_file():

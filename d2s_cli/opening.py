@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.errors import GuideError, InputError, UsageError, WeightsError
 from d2s_cli.events import Event
 from d2s_cli.guides.contract import Guide
-from d2s_cli.guides.on_photo import fill_window, hole_seed
+from d2s_cli.guides.on_photo import correct_window, fill_window, hole_seed
+from d2s_cli.guides.registry import load_guide
 from d2s_cli.images.files import check_file, check_writable
 from d2s_cli.images.formats import format_of
 from d2s_cli.images.masks import read_mask
@@ -28,7 +30,7 @@ from d2s_cli.images.sharpening import sharpen_fill
 from d2s_cli.images.texture import missing_texture
 from d2s_cli.manifest import SCHEMA, Entry, Manifest, file_record, settings_record
 from d2s_cli.picture import Picture
-from d2s_cli.recipe import Recipe, Settings, resolve_recipe
+from d2s_cli.recipe import Recipe, Settings, resolve_recipe, wants_correction
 from d2s_cli.weights.bundled import find_weights
 
 #: how far a padded guide result may exceed the picture at the right and bottom
@@ -58,6 +60,8 @@ class Opener:
     ) -> None:
         self.settings, self.refiner, self.guide = settings, refiner, guide
         self.guide_record, self.manifest = guide_record, manifest
+        self._corrector: Guide | None = None
+        self._loading = threading.Lock()
 
     def open(self, job: Job) -> Picture | list[Entry]:
         """Read a picture and fill its windows; or its entries, if nothing is to be done.
@@ -113,17 +117,33 @@ class Opener:
             guide: Any = self.guide_record
             if job.guide is not None:
                 guide = file_record(job.guide)
-            return {
+            expected = {
                 "input": file_record(job.image),
                 "mask": file_record(job.mask),
                 "guide": guide,
                 "weights": self._weights_record,
                 "settings": self._settings_record,
             }
+            if self.corrects(job):
+                expected["corrector"] = [file_record(path) for path in self.corrector.files]
+            return expected
         except OSError as error:
             raise InputError(
                 f"cannot read {error.filename}: {error.strerror}", "look at its permissions"
             ) from error
+
+    def corrects(self, job: Job) -> bool:
+        """Whether the network corrects first results of this job before they are refined."""
+        name = UNKNOWN_TOOL if job.guide else self.guide_name
+        return name != "none" and wants_correction(self.settings, self.refiner, name)
+
+    @property
+    def corrector(self) -> Guide:
+        with self._loading:
+            if self._corrector is None:
+                device = str(self.refiner.device)
+                self._corrector = load_guide("neural", device=device, first="given")
+            return self._corrector
 
     @functools.cached_property
     def _weights_record(self) -> Entry:
@@ -154,7 +174,11 @@ class Opener:
         """Run the guide on every window, and settle how each is refined."""
         windows = hole_windows(picture.hole, self.refiner.config.tile, self.settings.context)
         for window, guide in zip(windows, self._first_results(picture, windows), strict=True):
-            first, recipe = guide, self._recipe(picture, window, guide)
+            first = guide
+            if first is not None and self.corrects(picture.job):
+                view = picture.photo.rgb[window.slices], picture.hole[window.slices]
+                first = correct_window(self.corrector, *view, first)
+            recipe = self._recipe(picture, window, first)
             if first is not None and recipe.sharpen:
                 sharp = sharpen_fill(first, picture.hole[window.slices])
                 if sharp is not first:  # it may lack less texture than before

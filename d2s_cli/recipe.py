@@ -31,6 +31,7 @@ class Settings:
         table_steps: T of the noise table.
         start: "middle" or "start".
         inject: feed the guide's features in (eq. 15 to 17).
+        correct: have the bundled network correct the guide's result before it is refined.
         spacing: of the step grid.
         seed, samples: noise; samples beyond 1 are further results of each hole.
         device, precision: see runtime.pick.
@@ -57,6 +58,7 @@ class Settings:
     table_steps: int = 1000
     start: str = "middle"
     inject: bool | None = None
+    correct: bool | None = None
     spacing: str | None = None
     seed: int = 0
     samples: int = 1
@@ -84,6 +86,7 @@ class Recipe:
     Attributes:
         tk, steps, sampler, inject, spacing, table, start: for Refiner.refine.
         sharpen: bring back a soft result's detail before (images.sharpening).
+        correct: have a network correct the first result before (guides.neural).
     """
 
     tk: int
@@ -94,6 +97,7 @@ class Recipe:
     table: NoiseTable
     start: str
     sharpen: bool = False
+    correct: bool = False
 
 
 #: used where the weights' header says nothing: the paper's T_k with a fast stochastic solver
@@ -105,6 +109,7 @@ FALLBACK: dict[str, Any] = {
     "spacing": "time",
     "texture_gain": None,
     "sharpen": False,
+    "correct": False,
 }
 #: adapted starts are rounded down to a multiple of this, so that few different ones meet in a
 #: batch, and to 0 below it
@@ -153,7 +158,18 @@ def resolve_recipe(
         table,
         settings.start,
         bool(chosen["sharpen"]) and settings.tk is None,
+        guide_name != "none" and wants_correction(settings, refiner, guide_name),
     )
+
+
+def wants_correction(settings: Settings, refiner: Refiner, guide_name: str) -> bool:
+    """Whether first results of a guide are corrected: as asked; else as measured, but not where the
+    user chose T_k, which is for refining the guide's result as it is."""
+    if settings.correct is not None:
+        return settings.correct
+    measured = refiner.config.defaults
+    chosen = measured.get(guide_name, measured.get("*", {}))
+    return bool(chosen.get("correct", False)) and settings.tk is None
 
 
 def adapted_tk(missing: float, gain: float, largest: int) -> int:

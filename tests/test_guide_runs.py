@@ -312,3 +312,37 @@ def test_guides_test_says_that_a_file_runs_code(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stdout
     assert "the file holds code, which runs" in result.stderr
     assert "MB at the peak" in result.stdout
+
+
+# correction
+
+
+def corrected(scans: Path, out: str, *words: object) -> tuple[list[dict[str, Any]], bytes]:
+    result = d2s(
+        *("inpaint", scans, "-g", "telea", "-d", "cpu", "--json", "-o", scans.parent / out, *words)
+    )
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)["results"], (scans.parent / out / "p0.png").read_bytes()
+
+
+def test_a_smooth_result_is_corrected_unless_the_user_says_otherwise(scans: Path) -> None:
+    entries, default = corrected(scans, "default")
+    assert all(e["changed_outside"] == 0 for e in entries)
+    assert [e["corrector"][0]["path"].endswith("neural.safetensors") for e in entries] == [True] * 2
+    entries, plain = corrected(scans, "plain", "--no-correct")
+    assert not any("corrector" in e for e in entries)
+    assert plain != default
+    # T_k is for refining the guide's result as it is
+    entries, _ = corrected(scans, "tk", "--tk", 30)
+    assert not any("corrector" in e for e in entries)
+    _, corrected_only = corrected(scans, "alone", "--tk", 0, "--correct")
+    _, guide_only = corrected(scans, "guide", "--tk", 0)
+    assert corrected_only != guide_only
+
+
+def test_a_run_with_the_other_choice_of_correction_is_redone(scans: Path) -> None:
+    corrected(scans, "out")
+    entries, _ = corrected(scans, "out")
+    assert {e["status"] for e in entries} == {"skipped"}
+    entries, _ = corrected(scans, "out", "--no-correct")
+    assert {e["status"] for e in entries} == {"done"}

@@ -264,7 +264,11 @@ def _what_was_done(entry: Entry) -> str:
     guide = entry["guide"].get("name") or entry["guide"]["path"]
     from d2s_cli.manifest import starts_of
 
+    if entry.get("corrector"):
+        guide = f"{guide}, corrected"
     if not any(entry["tk"]):
+        if entry["settings"]["tk"] == 0:
+            return f"guide {guide}, not refined"
         return f"guide {guide}, left as it is, which measured best here (--tk N refines it)"
     how = f"T_k {starts_of(entry)} in {entry['steps']} steps ({entry['sampler']})"
     text = f"guide {guide}, refined from {how}"

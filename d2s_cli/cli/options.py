@@ -214,6 +214,16 @@ Inject = Annotated[
         " measured]",
     ),
 ]
+Correct = Annotated[
+    bool | None,
+    typer.Option(
+        "--correct/--no-correct",
+        rich_help_panel=REFINE,
+        show_default=False,
+        help="Have the bundled network correct the guide's result before it is refined. [default:"
+        " measured for the guide; no, if --tk is given]",
+    ),
+]
 Samples = Annotated[
     int,
     typer.Option(

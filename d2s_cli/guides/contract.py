@@ -62,7 +62,8 @@ class Guide(ABC):
             image: N x 3 x H x W, RGB, [-1, 1], float32.
             hole: N x 1 x H x W; 0.5 and above is hole.
             seed: for guides that draw random numbers; the same for every item of the batch.
-            candidate: the first guide's result, like `image`, if it is there already.
+            candidate: a first result, like `image`, for guides that correct one; None has that of
+                the guide `first`, if there is one.
 
         Returns:
             Like `image`.
@@ -77,9 +78,9 @@ class Guide(ABC):
             raise UsageError(f"hole {list(hole.shape)} does not fit image {list(image.shape)}")
         inside = hole >= 0.5
         hidden = torch.where(inside, 0.0, image)
-        if self.first is not None:
-            if candidate is None:
-                candidate = self.first(hidden, hole, seed)
+        if candidate is None and self.first is not None:
+            candidate = self.first(hidden, hole, seed)
+        if candidate is not None:
             hidden = torch.where(inside, candidate, image)
         filled = self.fill(hidden, inside.float(), seed)
         if filled.shape != image.shape or not bool(torch.isfinite(filled).all()):

@@ -1,4 +1,8 @@
-"""The bundled guide with a network: PatchMatch's result, corrected (see fill_network.py)."""
+"""The bundled guide with a network: a first result, corrected (see fill_network.py).
+
+As `--guide neural` it corrects PatchMatch's. For guides whose results are too smooth it corrects
+those before they are refined, where the refiner's defaults say so.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +18,22 @@ from d2s_cli.guides.network import NetworkGuide, fit
 from d2s_cli.guides.patchmatch import patchmatch_available, patchmatch_guide
 from d2s_cli.weights.reading import read_weights
 
-FIRST_GUIDES = ("patchmatch", "none")
+FIRST_GUIDES = ("patchmatch", "given", "none")
 
 
 class NeuralGuide(NetworkGuide):
-    """Corrects PatchMatch's result, or a smooth fill where there is none."""
+    """Corrects PatchMatch's result, a result that it is given, or a smooth fill."""
 
     def __init__(self, network: FillNetwork, device: torch.device, first: str) -> None:
         super().__init__(device)
         self.network = network
         if first == "patchmatch" and patchmatch_available():
             self.first = patchmatch_guide()
+        self.corrects = self.first is not None or first == "given"
 
     def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
         smooth = push_pull(image, hole)
-        candidate = smooth if self.first is None else image
+        candidate = image if self.corrects else smooth
         filled: Tensor = self.network(candidate, smooth, hole)
         return filled
 
@@ -39,7 +44,8 @@ def load(paths: Sequence[Path], device: torch.device, first: str = "patchmatch")
     Args:
         paths: its file.
         device: where the network runs.
-        first: what it corrects: "patchmatch", or "none" for the smooth fill alone.
+        first: what it corrects: "patchmatch"; "given", the `candidate` of each call; or "none", the
+            smooth fill alone.
     """
     if first not in FIRST_GUIDES:
         raise UsageError(f"no first guide {first!r}", f"one of: {', '.join(FIRST_GUIDES)}")

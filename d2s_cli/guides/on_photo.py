@@ -53,6 +53,20 @@ def fill_window(
     return result
 
 
+def correct_window(
+    corrector: Guide, picture: NDArray[Any], hole: NDArray[np.bool_], first: NDArray[Any]
+) -> NDArray[Any]:
+    """A first result for a window, corrected.
+
+    Args:
+        corrector: a guide that takes a candidate.
+        picture: H x W x 3, uint8 or uint16.
+        hole: H x W.
+        first: like `picture`.
+    """
+    return _fill(corrector, picture, hole, 0, first)
+
+
 def _fill(
     guide: Guide,
     picture: NDArray[Any],
