@@ -49,7 +49,9 @@ from d2s_cli.diffusion.refiner import Refiner, load_refiner
 from d2s_cli.diffusion.sampling import SAMPLERS
 from d2s_cli.diffusion.schedule import SPACINGS, NoiseTable
 from d2s_cli.errors import D2SError
+from d2s_cli.guides.on_photo import correct_window
 from d2s_cli.guides.opencv import opencv_fill
+from d2s_cli.guides.registry import load_guide
 from d2s_cli.images.colour_detail import calm_colour
 from d2s_cli.images.convert import from_unit_range, to_unit_range
 from d2s_cli.images.draw_masks import mat_mask, scratch_mask
@@ -86,12 +88,14 @@ class Setting:
         arguments: for Refiner.refine.
         gain: adapts T_k, down to 0, to the texture that a result lacks; `tk` is then its largest.
         sharpen: bring back soft results' detail before (images.sharpening).
+        correct: have the bundled network correct them before (guides.neural).
     """
 
     text: str
     arguments: dict[str, Any]
     gain: float | None = None
     sharpen: bool = False
+    correct: bool = False
 
 
 def parse_table(text: str) -> NoiseTable:
@@ -120,6 +124,7 @@ SETTING_KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "table": ("schedule", parse_table),
     "gain": ("gain", float),
     "sharpen": ("sharpen", lambda text: bool(int(text))),
+    "correct": ("correct", lambda text: bool(int(text))),
 }
 
 
@@ -139,7 +144,8 @@ def parse_setting(text: str) -> Setting:
     except (ValueError, D2SError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
     gain = arguments.pop("gain", None)
-    return Setting(text, arguments, gain, arguments.pop("sharpen", False))
+    sharpen, correct = (arguments.pop(name, False) for name in ("sharpen", "correct"))
+    return Setting(text, arguments, gain, sharpen, correct)
 
 
 # --- crops and holes ------------------------------------------------------------------------------
@@ -204,8 +210,6 @@ def _down4(truth: Pictures, hole: Holes) -> Pictures:
 
 
 def _neural(truth: Pictures, hole: Holes, first: str) -> Pictures:
-    from d2s_cli.guides.registry import load_guide
-
     guide = load_guide("neural", os.environ.get("D2S_NEURAL_GUIDE"), first=first)
     image = to_unit_range(truth[None])
     filled = guide(image, torch.from_numpy(hole)[None, None].float())
@@ -261,6 +265,10 @@ def refine_all(
 ) -> tuple[Pictures, float]:
     """Refined results with known pixels exact, and seconds a crop."""
     start = time.perf_counter()
+    if setting.correct:
+        corrector = load_guide("neural", os.environ.get("D2S_NEURAL_GUIDE"), first="given")
+        triples = zip(truths, holes, guides, strict=True)
+        guides = np.stack([correct_window(corrector, t, h, g) for t, h, g in triples])
     if setting.sharpen:
         guides = np.stack([sharpen_fill(g, h) for g, h in zip(guides, holes, strict=True)])
     results = guides.copy()
