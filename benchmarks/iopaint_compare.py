@@ -111,13 +111,17 @@ def main() -> None:
             save(source)
             mask = root / "masks" / f"{source.stem}.png"
             Image.fromarray(hole.astype(np.uint8) * 255).save(mask)
+            theirs = ["--model=cv2", "--device=cpu", f"--output={root / 'iopaint'}"]
+            ours = ["--mask", str(root / "masks"), "-o", str(root / "d2s"), "-g", "telea"]
             commands = {
-                "iopaint": [given.iopaint, "run", "--model=cv2", "--device=cpu"]
-                + [f"--image={root / 'in'}", f"--mask={root / 'masks'}"]
-                + [f"--output={root / 'iopaint'}"],
-                "d2s": [sys.executable, "-m", "d2s_cli", "inpaint", str(root / "in")]
-                + ["--mask", str(root / "masks"), "-o", str(root / "d2s")]
-                + ["-g", "telea", "--tk", "0"],
+                "iopaint": [
+                    *(given.iopaint, "run", *theirs),
+                    *(f"--image={root / 'in'}", f"--mask={root / 'masks'}"),
+                ],
+                "d2s": [
+                    *(sys.executable, "-m", "d2s_cli", "inpaint", str(root / "in")),
+                    *(*ours, "--tk", "0", "--no-correct"),
+                ],
             }
             cells = []
             for tool, command in commands.items():
