@@ -19,7 +19,7 @@ from d2s_cli.errors import CHECK_FAILED, InputError, UsageError
 if TYPE_CHECKING:
     from d2s_cli.metrics.scores import Scores
 
-SETS, NUMBERS, OUT, NETWORKS = "Pictures", "Numbers", "Output", "Networks"
+SETS, NUMBERS, OUT = "Pictures", "Numbers", "Output"
 #: characters of a line that goes to a file
 WIDE = 200
 _CHECK = re.compile(r"\s*([a-z0-9-]+)\s*(<=|>=|<|>)\s*([-+0-9.eE]+)\s*(%?)\s*")
@@ -109,29 +109,8 @@ def evaluate(
             help="Leave out pictures that only one side has, instead of refusing.",
         ),
     ] = False,
-    features: Annotated[
-        str | None,
-        typer.Option(
-            "--features",
-            rich_help_panel=NETWORKS,
-            metavar="KIND:FILE",
-            show_default=False,
-            help="Another network for frechet, kid, pids and uids: onnx:FILE, or torchscript:FILE."
-            " TorchScript files contain code, which runs: load only what you trust.",
-        ),
-    ] = None,
-    metric_weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metric-weights",
-            rich_help_panel=NETWORKS,
-            metavar="[NAME=]FILE",
-            show_default=False,
-            help="Weights of a metric that are not in the weights folder: inception-fid=FILE,"
-            " lpips-alex=FILE, lpips-vgg=FILE (twice: heads and trunk). May be repeated. A FILE"
-            " alone is that of the one network that is asked for.",
-        ),
-    ] = None,
+    features: opt.Features = None,
+    metric_weights: opt.MetricWeights = None,
     bootstrap: Annotated[
         int | None,
         typer.Option(
@@ -175,7 +154,7 @@ def evaluate(
         bool,
         typer.Option(
             "--cache/--no-cache",
-            rich_help_panel=NETWORKS,
+            rich_help_panel=opt.NETWORKS,
             help="Keep features of references between runs, by the content of their files.",
         ),
     ] = True,
@@ -185,7 +164,7 @@ def evaluate(
         typer.Option(
             "--batch-size",
             "-b",
-            rich_help_panel=NETWORKS,
+            rich_help_panel=opt.NETWORKS,
             metavar="N",
             min=1,
             help="Pictures that go through a network together.",
@@ -195,7 +174,7 @@ def evaluate(
         int,
         typer.Option(
             "--workers",
-            rich_help_panel=NETWORKS,
+            rich_help_panel=opt.NETWORKS,
             metavar="N",
             min=0,
             help="Threads that read pictures; 0 reads without threads.",

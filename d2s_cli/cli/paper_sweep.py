@@ -179,17 +179,7 @@ def sweep(
             help="Whose code the numbers follow: mat, tf, pytorch-fid or clean.",
         ),
     ] = "mat",
-    features: Annotated[
-        str | None,
-        typer.Option(
-            "--features",
-            rich_help_panel=NUMBERS,
-            metavar="KIND:FILE",
-            show_default=False,
-            help="Another network for frechet, kid, pids and uids: onnx:FILE or torchscript:FILE"
-            " (which runs code that the file holds).",
-        ),
-    ] = None,
+    features: opt.Features = None,
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     batch_size: opt.BatchSize = None,
