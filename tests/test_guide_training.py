@@ -225,7 +225,7 @@ def test_a_guide_that_corrects_takes_the_first_result_that_it_is_given(trained: 
 
 
 def test_other_files_and_first_guides_are_refused(tmp_path: Path, trained: Path) -> None:
-    with pytest.raises(UsageError, match="one of: patchmatch, none"):
+    with pytest.raises(UsageError, match="one of: patchmatch, given, none"):
         d2s.load_guide("neural", weights=trained, first="telea")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="no guide made by d2s"):
