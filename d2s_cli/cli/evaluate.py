@@ -240,6 +240,7 @@ def evaluate(
         _print(scores, as_json, csv, markdown)
         if save_stats is not None and not quiet:
             say(f"wrote {save_stats}")
+    Ranks.leave()
     failed = [text for name, sign, limit, text in checks if _fails(scores, name, sign, limit)]
     for text in failed:
         say(f"check failed: {text}")
