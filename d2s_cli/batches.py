@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from d2s_cli.diffusion.reduced import correct_reduced
 from d2s_cli.diffusion.refiner import Refiner, SeedKey
 from d2s_cli.errors import DeviceError
 from d2s_cli.images.convert import from_unit_range, to_unit_range
@@ -126,7 +127,9 @@ class WindowBatches:
         guide = to_unit_range(np.stack(guides)) if guides else None
         seeds = [p.seed for p in pieces]
         if guide is not None and max(image.shape[-2:]) > self.tile:
-            guide = self._coarse(image, hole, guide, recipe, seeds)
+            guide = correct_reduced(
+                lambda i, h, g: self._call(i, h, g, recipe, seeds), image, hole, guide, self.tile
+            )
         out = self._call(image, hole, guide, recipe, seeds)
         return from_unit_range(out, pieces[0].picture.dtype)
 
@@ -152,31 +155,3 @@ class WindowBatches:
             spacing=recipe.spacing,
             tile=self.tile,
         ).cpu()
-
-    def _coarse(
-        self,
-        image: torch.Tensor,
-        hole: torch.Tensor,
-        guide: torch.Tensor,
-        recipe: Recipe,
-        seeds: Sequence[SeedKey],
-    ) -> torch.Tensor:
-        """Correct a large hole's guide at reduced size, where one window sees all of it.
-
-        The correction (refined minus guide, both reduced) is enlarged and added, so the guide
-        keeps its own fine texture.
-        """
-        height, width = image.shape[-2:]
-        scale = self.tile / max(height, width)
-        size = (max(8, round(height * scale)), max(8, round(width * scale)))
-
-        def reduce(x: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.interpolate(x, size=size, mode="area")
-
-        small_hole = (reduce(hole) > 0).float()
-        small_guide = reduce(guide)
-        refined = self._call(reduce(image), small_hole, small_guide, recipe, seeds)
-        correction = torch.nn.functional.interpolate(
-            refined - small_guide, size=(height, width), mode="bilinear"
-        )
-        return torch.where(hole > 0, (guide + correction).clamp(-1, 1), image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -19,7 +20,7 @@ from d2s_cli.errors import GuideError, InputError, UsageError, WeightsError
 from d2s_cli.events import Event
 from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.on_photo import correct_window, fill_window, hole_seed
-from d2s_cli.guides.registry import load_guide
+from d2s_cli.guides.registry import files_here, load_guide
 from d2s_cli.images.files import check_file, check_writable
 from d2s_cli.images.formats import format_of
 from d2s_cli.images.masks import read_mask
@@ -37,6 +38,8 @@ from d2s_cli.weights.bundled import find_weights
 GUIDE_PADDING = 64
 #: the name under which defaults for results of unknown tools are kept
 UNKNOWN_TOOL = "*"
+#: the guide that corrects the results of others
+CORRECTOR = "neural"
 
 
 class Opener:
@@ -125,7 +128,7 @@ class Opener:
                 "settings": self._settings_record,
             }
             if self.corrects(job):
-                expected["corrector"] = [file_record(path) for path in self.corrector.files]
+                expected["corrector"] = self._corrector_record
             return expected
         except OSError as error:
             raise InputError(
@@ -142,13 +145,17 @@ class Opener:
         with self._loading:
             if self._corrector is None:
                 device = str(self.refiner.device)
-                self._corrector = load_guide("neural", device=device, first="given")
+                self._corrector = load_guide(CORRECTOR, device=device, first="given")
             return self._corrector
 
     @functools.cached_property
     def _weights_record(self) -> Entry:
         record = file_record(find_weights(self.settings.weights))
         return {"name": self.refiner.name, "sha256": record["sha256"]}
+
+    @functools.cached_property
+    def _corrector_record(self) -> list[Entry]:
+        return [file_record(path) for path in files_here(CORRECTOR)]
 
     @functools.cached_property
     def _settings_record(self) -> Entry:
@@ -176,8 +183,7 @@ class Opener:
         for window, guide in zip(windows, self._first_results(picture, windows), strict=True):
             first = guide
             if first is not None and self.corrects(picture.job):
-                view = picture.photo.rgb[window.slices], picture.hole[window.slices]
-                first = correct_window(self.corrector, *view, first)
+                first = self._correct(picture, window, first)
             recipe = self._recipe(picture, window, first)
             if first is not None and recipe.sharpen:
                 sharp = sharpen_fill(first, picture.hole[window.slices])
@@ -198,19 +204,14 @@ class Opener:
                 yield self._fill(self.guide, picture, window) if self.guide else None
 
     def _fill(self, guide: Guide, picture: Picture, window: Window) -> NDArray[Any]:
-        """Run the guide on a window; what it cannot do is an error of this picture alone."""
         seed = hole_seed(self.settings.seed, window.number)
-        try:
+        with _of_this_picture(guide, window):
             return fill_window(guide, picture.photo.rgb, picture.hole, window.slices, seed)
-        except (WeightsError, UsageError) as error:
-            raise GuideError(error.message, error.hint) from error
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise GuideError(
-                f"guide {guide.name} ran out of memory with a window of"
-                f" {window.width}x{window.height}",
-                "try: --device cpu, or another --guide",
-            ) from error
+
+    def _correct(self, picture: Picture, window: Window, first: NDArray[Any]) -> NDArray[Any]:
+        view = picture.photo.rgb[window.slices], picture.hole[window.slices]
+        with _of_this_picture(self.corrector, window):
+            return correct_window(self.corrector, *view, first)
 
     def _recipe(self, picture: Picture, window: Window, guide: NDArray[Any] | None) -> Recipe:
         name = UNKNOWN_TOOL if picture.job.guide else self.guide_name
@@ -222,6 +223,21 @@ class Opener:
     @property
     def guide_name(self) -> str:
         return self.guide.name if self.guide else "none"
+
+
+@contextlib.contextmanager
+def _of_this_picture(guide: Guide, window: Window) -> Iterator[None]:
+    """What a guide cannot do with a window is an error of this picture alone."""
+    try:
+        yield
+    except (WeightsError, UsageError) as error:
+        raise GuideError(error.message, error.hint) from error
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise GuideError(
+            f"guide {guide.name} ran out of memory with a window of {window.width}x{window.height}",
+            "try: --device cpu, or another --guide",
+        ) from error
 
 
 def _composite(picture: Picture, window: Window, guide: NDArray[Any]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_weights, photo, save_pair
 from guide_makers import PYTHON, Crooked, install, program, save_script, write_side_file
 from PIL import Image
@@ -22,6 +23,7 @@ from d2s_cli.cli.options import guide_options
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.guides import on_photo, registry
 from d2s_cli.guides.contract import Guide
+from d2s_cli.guides.neural import NeuralGuide
 from d2s_cli.manifest import MANIFEST_NAME, read_manifest
 
 #: a guide with weights, as d2s's own are written
@@ -338,6 +340,24 @@ def test_a_smooth_result_is_corrected_unless_the_user_says_otherwise(scans: Path
     _, corrected_only = corrected(scans, "alone", "--tk", 0, "--correct")
     _, guide_only = corrected(scans, "guide", "--tk", 0)
     assert corrected_only != guide_only
+
+
+def test_a_correction_that_fails_fails_its_picture_alone(
+    scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill = NeuralGuide.fill
+    calls = []
+
+    def fail_once(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("made up")
+        return fill(*arguments)
+
+    monkeypatch.setattr(NeuralGuide, "fill", fail_once)
+    entries = engine.inpaint(scans, output=scans.parent / "out", guide="telea", device="cpu")
+    assert [e["status"] for e in entries] == ["failed", "done"]
+    assert "guide neural ran out of memory" in entries[0]["error"]["message"]
 
 
 def test_a_run_with_the_other_choice_of_correction_is_redone(scans: Path) -> None:

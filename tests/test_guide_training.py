@@ -224,6 +224,26 @@ def test_a_guide_that_corrects_takes_the_first_result_that_it_is_given(trained: 
     assert float(inside.mean()) > 0.5
 
 
+def test_a_large_picture_is_corrected_at_reduced_size_and_keeps_its_texture(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = d2s.load_guide("neural", weights=trained)
+    monkeypatch.setattr(type(guide), "largest", 32)
+    seen: list[torch.Size] = []
+
+    def brighten(candidate: torch.Tensor, smooth: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        seen.append(candidate.shape[-2:])
+        return candidate + 0.25
+
+    monkeypatch.setattr(guide, "network", brighten)
+    image, hole = torch.rand(1, 3, 96, 64) - 0.5, hole_of(96, 64)
+    texture = torch.rand(1, 3, 96, 64) - 0.5
+    filled = guide(image, hole, candidate=texture)
+    assert seen == [(32, 24)]  # 32 x 21, padded to a multiple of 8
+    expected = torch.where(hole > 0, texture + 0.25, image)
+    assert torch.allclose(filled, expected, atol=1e-5)
+
+
 def test_other_files_and_first_guides_are_refused(tmp_path: Path, trained: Path) -> None:
     with pytest.raises(UsageError, match="one of: patchmatch, given, none"):
         d2s.load_guide("neural", weights=trained, first="telea")

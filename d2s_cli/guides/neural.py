@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from d2s_cli.diffusion.reduced import correct_reduced
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.guides.fill_network import FillConfig, FillNetwork, push_pull
 from d2s_cli.guides.network import NetworkGuide, fit
@@ -24,12 +25,23 @@ FIRST_GUIDES = ("patchmatch", "given", "none")
 class NeuralGuide(NetworkGuide):
     """Corrects PatchMatch's result, a result that it is given, or a smooth fill."""
 
+    largest = 512  # twice the largest that it was trained on; more would also take much memory
+
     def __init__(self, network: FillNetwork, device: torch.device, first: str) -> None:
         super().__init__(device)
         self.network = network
         if first == "patchmatch" and patchmatch_available():
             self.first = patchmatch_guide()
         self.corrects = self.first is not None or first == "given"
+
+    def _reduced(self, image: Tensor, hole: Tensor, seed: int, limit: int) -> Tensor:
+        """What it corrects keeps its fine texture where the correction is made at reduced size."""
+        candidate = image if self.corrects else push_pull(image, hole)
+
+        def correct(small: Tensor, small_hole: Tensor, given: Tensor) -> Tensor:
+            return self._padded(torch.where(small_hole > 0, given, small), small_hole, seed)
+
+        return correct_reduced(correct, image, hole, candidate, limit)
 
     def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
         smooth = push_pull(image, hole)
