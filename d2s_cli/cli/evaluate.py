@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from d2s_cli.cli import judging_options as judging
 from d2s_cli.cli import options as opt
 from d2s_cli.cli import suggestions
 from d2s_cli.cli.console import RunDisplay, say
@@ -19,7 +20,7 @@ from d2s_cli.errors import CHECK_FAILED, InputError, UsageError
 if TYPE_CHECKING:
     from d2s_cli.metrics.scores import Scores
 
-SETS, NUMBERS, OUT = "Pictures", "Numbers", "Output"
+SETS, OUT = "Pictures", "Output"
 #: characters of a line that goes to a file
 WIDE = 200
 _CHECK = re.compile(r"\s*([a-z0-9-]+)\s*(<=|>=|<|>)\s*([-+0-9.eE]+)\s*(%?)\s*")
@@ -55,28 +56,9 @@ def evaluate(
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(
-            "--metric",
-            "-M",
-            rich_help_panel=NUMBERS,
-            metavar="NAME",
-            show_default=False,
-            autocompletion=one_of(suggestions.METRICS),
-            help="fid, kid, is, pids, uids, psnr, ssim, ssim-flat, ssim-padded, l1, lpips-alex,"
-            " lpips-vgg, seam, or frechet (with --features). May be repeated. [default: psnr, ssim,"
-            " l1, and seam where there are masks]",
-        ),
+        judging.metric_option("psnr, ssim, l1, and seam where there are masks"),
     ] = None,
-    preset: Annotated[
-        str,
-        typer.Option(
-            "--preset",
-            rich_help_panel=NUMBERS,
-            autocompletion=one_of(suggestions.EVALUATION_PRESETS),
-            help="Whose code the numbers of the Inception network follow: mat, tf, pytorch-fid or"
-            " clean.",
-        ),
-    ] = "mat",
+    preset: judging.Preset = "mat",
     masks: Annotated[
         Path | None,
         typer.Option(
@@ -109,13 +91,13 @@ def evaluate(
             help="Leave out pictures that only one side has, instead of refusing.",
         ),
     ] = False,
-    features: opt.Features = None,
-    metric_weights: opt.MetricWeights = None,
+    features: judging.Features = None,
+    metric_weights: judging.MetricWeights = None,
     bootstrap: Annotated[
         int | None,
         typer.Option(
             "--bootstrap",
-            rich_help_panel=NUMBERS,
+            rich_help_panel=judging.NUMBERS,
             metavar="N",
             min=0,
             show_default=False,
@@ -124,7 +106,8 @@ def evaluate(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", rich_help_panel=NUMBERS, metavar="N", help="Of resamples.")
+        int,
+        typer.Option("--seed", rich_help_panel=judging.NUMBERS, metavar="N", help="Of resamples."),
     ] = 0,
     fail_if: Annotated[
         list[str] | None,
@@ -154,7 +137,7 @@ def evaluate(
         bool,
         typer.Option(
             "--cache/--no-cache",
-            rich_help_panel=opt.NETWORKS,
+            rich_help_panel=judging.NETWORKS,
             help="Keep features of references between runs, by the content of their files.",
         ),
     ] = True,
@@ -164,7 +147,7 @@ def evaluate(
         typer.Option(
             "--batch-size",
             "-b",
-            rich_help_panel=opt.NETWORKS,
+            rich_help_panel=judging.NETWORKS,
             metavar="N",
             min=1,
             help="Pictures that go through a network together.",
@@ -174,7 +157,7 @@ def evaluate(
         int,
         typer.Option(
             "--workers",
-            rich_help_panel=opt.NETWORKS,
+            rich_help_panel=judging.NETWORKS,
             metavar="N",
             min=0,
             help="Threads that read pictures; 0 reads without threads.",

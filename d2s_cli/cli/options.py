@@ -13,7 +13,6 @@ from d2s_cli.cli.suggestions import one_of
 from d2s_cli.errors import UsageError
 
 MASKS, REFINE, OUT, DEVICE = "Masks", "Guide and refinement", "Output", "Device"
-NETWORKS = "Networks"
 
 Inputs = Annotated[
     list[Path],
@@ -307,29 +306,6 @@ Quality = Annotated[
         max=100,
         show_default=False,
         help="Of JPEG and WebP. [default: the source's own JPEG tables; WebP without loss]",
-    ),
-]
-Features = Annotated[
-    str | None,
-    typer.Option(
-        "--features",
-        rich_help_panel=NETWORKS,
-        metavar="KIND:FILE",
-        show_default=False,
-        help="Another network for frechet, kid, pids and uids: onnx:FILE, or torchscript:FILE."
-        " TorchScript files contain code, which runs: load only what you trust.",
-    ),
-]
-MetricWeights = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--metric-weights",
-        rich_help_panel=NETWORKS,
-        metavar="[NAME=]FILE",
-        show_default=False,
-        help="Weights of a metric that are not in the weights folder: inception-fid=FILE,"
-        " lpips-alex=FILE, lpips-vgg=FILE (twice: heads and trunk). May be repeated. A FILE"
-        " alone is that of the one network that is asked for.",
     ),
 ]
 Device = Annotated[

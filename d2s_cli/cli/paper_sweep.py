@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from d2s_cli.cli import judging_options as judging
 from d2s_cli.cli import options as opt
 from d2s_cli.cli import suggestions
 from d2s_cli.cli.console import RunDisplay, say, size_text
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from d2s_cli.paper.plan import Planned, Sweep
     from d2s_cli.paper.run import Outcome
 
-SWEPT, NUMBERS = "What is swept", "Numbers"
+SWEPT = "What is swept"
 
 
 def sweep(
@@ -148,38 +149,24 @@ def sweep(
     polarity: opt.Polarity = "white",
     metric: Annotated[
         list[str] | None,
-        typer.Option(
-            "--metric",
-            "-M",
-            rich_help_panel=NUMBERS,
-            metavar="NAME",
-            show_default=False,
-            autocompletion=one_of(suggestions.METRICS),
-            help="See d2s evaluate. May be repeated. [default: fid, is, pids and uids if their"
-            " network is here, frechet with --features; seam, psnr, ssim and l1]",
+        judging.metric_option(
+            "fid, is, pids and uids if their network is here, frechet with --features; seam, psnr,"
+            " ssim and l1"
         ),
     ] = None,
     plot: Annotated[
         list[str] | None,
         typer.Option(
             "--plot",
-            rich_help_panel=NUMBERS,
+            rich_help_panel=judging.NUMBERS,
             metavar="NAME",
             show_default=False,
             help="What the figures show, such as fid or psnr-hole. May be repeated. [default: fid,"
             " or the nearest to it that was computed]",
         ),
     ] = None,
-    preset: Annotated[
-        str,
-        typer.Option(
-            "--preset",
-            rich_help_panel=NUMBERS,
-            autocompletion=one_of(suggestions.EVALUATION_PRESETS),
-            help="Whose code the numbers follow: mat, tf, pytorch-fid or clean.",
-        ),
-    ] = "mat",
-    features: opt.Features = None,
+    preset: judging.Preset = "mat",
+    features: judging.Features = None,
     device: opt.Device = "auto",
     precision: opt.Precision = "auto",
     batch_size: opt.BatchSize = None,
