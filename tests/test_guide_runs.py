@@ -177,6 +177,18 @@ def test_a_picture_that_the_guide_fails_on_does_not_end_the_run(scans: Path, wei
     assert run(scans / "p1.png", weights, *words)[1].exit_code == 5
 
 
+def test_levels_taken_for_another_range_fail_each_picture(
+    scans: Path, weights: Path, tmp_path: Path
+) -> None:
+    write_side_file(save_script(tmp_path / "m.pt", ["image", "mask"], out=255.0))
+    words = ("-g", f"torchscript:{tmp_path / 'm.pt'}")
+    assert run(scans, weights, *words)[0] == {"failed": 2}
+    counts, result = run(scans / "p0.png", weights, *words)
+    assert (counts, result.exit_code) == ({"failed": 1}, 5)
+    assert "m.pt gave numbers far out of range" in result.stderr
+    assert 'says output_range = "0..1"' in result.stderr
+
+
 def test_a_program_that_is_not_there_ends_the_run_before_it_begins(
     scans: Path, weights: Path
 ) -> None:

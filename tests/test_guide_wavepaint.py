@@ -147,6 +147,22 @@ def test_a_prefix_and_missing_counts_do_not_matter(tmp_path: Path) -> None:
     assert guide.config == TINY
 
 
+def test_broken_weights_are_an_error_that_says_how_to_check_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = small(PLACES) | {"wavemodules.0.decoder2.0.bias": torch.full((3,), 1e3)}
+    store = tmp_path / "store" / "wavepaint"
+    store.mkdir(parents=True)
+    paths = [write(folder / "w.pth", state) for folder in (tmp_path, store)]
+    (store / "entry.json").write_text("{}")
+    monkeypatch.setenv("D2S_WEIGHTS_DIR", str(store.parent))
+    for path, said in zip(paths, (f"info {paths[0]}", "verify wavepaint"), strict=True):
+        guide = d2s.load_guide("wavepaint", weights=path)
+        with pytest.raises(WeightsError, match="guide wavepaint gave numbers far out") as raised:
+            guide(torch.zeros(1, 3, 16, 16), torch.ones(1, 1, 16, 16))
+        assert f"d2s weights {said}" in raised.value.hint
+
+
 def test_another_network_is_refused_with_the_names_it_has(tmp_path: Path) -> None:
     path = write(tmp_path / "x.pth", {"encoder.weight": torch.ones(3, 3)})
     with pytest.raises(WeightsError, match=r"no WavePaint network[\s\S]*encoder\.weight") as error:

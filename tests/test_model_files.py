@@ -96,6 +96,22 @@ def test_a_model_of_one_size_that_answers_in_levels(tmp_path: Path, kind: str) -
     assert passed(checks), checks
 
 
+@pytest.mark.parametrize("claimed", ["0..1", "-1..1"])
+def test_levels_taken_for_another_range_are_an_error_that_names_the_key(
+    tmp_path: Path, kind: str, claimed: str
+) -> None:
+    guide = make(kind, tmp_path / "m", ["image", "mask"], {"out": 255.0}, output_range=claimed)
+    with pytest.raises(WeightsError, match=rf"guide {kind}:.*m gave numbers far out") as raised:
+        guide(*half_a_picture())
+    assert f'm.toml says output_range = "{claimed}"' in raised.value.hint
+    assert "d2s guides test" in raised.value.hint
+
+
+def test_a_slight_overshoot_is_clipped(tmp_path: Path) -> None:
+    guide = make("torchscript", tmp_path / "m", ["image", "mask"], {"out": 2.0})
+    assert filled_with(guide) == [0.5, 1.0, 1.0]
+
+
 @pytest.mark.parametrize("side", [{}, {"multiple": 16}])
 def test_files_keep_the_contract(tmp_path: Path, kind: str, side: dict[str, Any]) -> None:
     checks = list(check_guide(make(kind, tmp_path / "m", ["image", "mask"], {}, **side)))

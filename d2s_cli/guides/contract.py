@@ -6,6 +6,7 @@ pixels back whatever the guide did, and turns NaN and nonsense into an error wit
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,13 @@ from torch import Tensor
 
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.images.convert import from_unit_range, to_unit_range
+
+#: Where half of a fill is further from 0 than this, it is more than overshoot: another range, or
+#: broken weights. Levels of 0 to 255 that are taken for 0..1 or -1..1 are that far out, unless they
+#: are all but black.
+FAR = 10.0
+#: A number that no picture has in any range, 0..255 taken for 0..1 included: one is enough.
+ABSURD = 1000.0
 
 #: uint8 H x W x 3, bool H x W, seed -> uint8 H x W x 3
 PictureFill = Callable[[NDArray[Any], NDArray[np.bool_], int], NDArray[Any]]
@@ -48,6 +56,11 @@ class Guide(ABC):
         """For people, said once a run: limits, and what else they should know beforehand."""
         return ()
 
+    @property
+    def cure(self) -> str:
+        """For people: what to do when its result is no picture."""
+        return f"try: d2s guides test {shlex.quote(self.name)}"
+
     @abstractmethod
     def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
         """Fill the hole; `image` has zeros there, or the first guide's result. Shapes and ranges
@@ -70,7 +83,7 @@ class Guide(ABC):
 
         Raises:
             UsageError: shapes do not fit.
-            WeightsError: the guide gave NaN, infinity or another shape.
+            WeightsError: the guide gave NaN, infinity, numbers far out of range, or another shape.
         """
         if image.ndim != 4 or image.shape[1] != 3:
             raise UsageError(f"image must be N x 3 x H x W, not {list(image.shape)}")
@@ -85,9 +98,26 @@ class Guide(ABC):
         filled = self.fill(hidden, inside.float(), seed)
         if filled.shape != image.shape or not bool(torch.isfinite(filled).all()):
             raise WeightsError(
-                f"guide {self.name} gave no usable picture (NaN, infinity or another size)"
+                f"guide {self.name} gave no usable picture (NaN, infinity or another size)",
+                self.cure,
             )
-        return torch.where(inside, filled.to(image).clamp(-1, 1), image)
+        filled = filled.to(image)
+        for item, where in zip(filled, inside, strict=True):
+            self._check_range(item[:, where[0]])
+        return torch.where(inside, filled.clamp(-1, 1), image)
+
+    def _check_range(self, made: Tensor) -> None:
+        """Raise WeightsError if what was made in a hole is far out of [-1, 1]."""
+        if not made.numel():
+            return
+        sizes = made.abs()
+        usual, most = float(sizes.median()), float(sizes.max())
+        if usual > FAR or most > ABSURD:
+            raise WeightsError(
+                f"guide {self.name} gave numbers far out of range in the hole: half of them are"
+                f" {usual:.3g} and more, the largest {most:.3g}, where -1 to 1 are due",
+                self.cure,
+            )
 
 
 class PictureGuide(Guide):

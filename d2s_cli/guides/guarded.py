@@ -36,6 +36,10 @@ class GuardedGuide(Guide):
     def notes(self) -> tuple[str, ...]:
         return tuple(self.guide.notes)
 
+    @property
+    def cure(self) -> str:
+        return "this is for the maker of " + self.plugin.origin + f"\n{super().cure}"
+
     def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
         self.guide.tell = self.tell
         try:

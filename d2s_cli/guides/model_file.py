@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,14 @@ class ModelFileGuide(NetworkGuide):
         # a model of one size needs no padding beyond it
         self.multiple = self.smallest = 1 if side.size else side.multiple
         self.side = side.size
+
+    @property
+    def cure(self) -> str:
+        return (
+            f"which range do the model's numbers have? {self.files[1]} says"
+            f' output_range = "{self.side_file.output_range}"\n'
+            f"change it, then try: d2s guides test {shlex.quote(self.name)}"
+        )
 
     @abstractmethod
     def run(self, tensors: Sequence[Tensor]) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from d2s_cli.errors import WeightsError
 from d2s_cli.guides.contract import Guide
 from d2s_cli.weights.reading import check_fit, read_weights
+from d2s_cli.weights.store import how_to_check
 
 
 class NetworkGuide(Guide):
@@ -49,6 +50,10 @@ class NetworkGuide(Guide):
     @property
     def notes(self) -> tuple[str, ...]:
         return (self.sizes,)
+
+    @property
+    def cure(self) -> str:
+        return how_to_check(self.files[0]) if self.files else super().cure
 
     @abstractmethod
     def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:

@@ -278,6 +278,16 @@ def verify(entry: Installed) -> list[str]:
     return problems
 
 
+def how_to_check(path: Path) -> str:
+    """What to type to see whether weights are what they should be."""
+    if path.parent.parent == store_folder() and path.with_name(RECORD).is_file():
+        return f"are its weights whole? try: d2s weights verify {path.parent.name}"
+    return (
+        "are its weights whole? compare size and SHA-256 with what their source says:"
+        f" d2s weights info {path}"
+    )
+
+
 def own_entry(name: str, entry: Entry | None, kind: str, licence: str) -> Installed:
     """The record that files of an entry go into, of the manifest's or the user's own."""
     if entry is None:
