@@ -1,11 +1,15 @@
-"""Windows of many pictures through the refiner, in batches of one size and recipe."""
+"""Windows of many pictures through the refiner, in batches of one size and recipe.
+
+`Batches` is what this has in common with the windows that go through a guide (filling.py).
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +26,86 @@ BATCH = {"cpu": 4, "cuda": 16, "mps": 4}
 #: when memory runs out with a single window, its tiles are halved down to this side
 SMALLEST_TILE = 128
 
+Item = TypeVar("Item")
+Kind = TypeVar("Kind", bound=tuple[int, int, object])
+
+
+class Batches(ABC, Generic[Item, Kind]):
+    """Collects windows of one kind until a batch is full. After running out of memory, batches stay
+    smaller.
+
+    Args:
+        batch: windows of 256 x 256 at a time.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.queues: dict[Kind, list[Item]] = defaultdict(list)
+        self.pixels = batch * 256 * 256
+
+    @abstractmethod
+    def compute(self, items: Sequence[Item], kind: Kind) -> None:
+        """Work on a batch, and hand on what comes of it.
+
+        Raises:
+            torch.OutOfMemoryError: nothing was handed on; it will be tried in halves.
+        """
+
+    @abstractmethod
+    def compute_tight(self, item: Item, kind: Kind, error: torch.OutOfMemoryError) -> None:
+        """Work on one item for which alone the memory did not suffice, in another way."""
+
+    def add_to(self, kind: Kind, item: Item) -> None:
+        """Queue an item.
+
+        Args:
+            kind: height, width, and what else items of a batch share.
+            item: to work on.
+        """
+        self.queues[kind].append(item)
+
+    def compute_full(self) -> None:
+        """Work on what fills a batch; the rest waits."""
+        while full := [k for k, items in self.queues.items() if len(items) >= self._count(k)]:
+            self._compute_from(full[0])
+
+    def compute_all(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Work on everything that waits; asks before each batch whether to stop."""
+        while self.queues and not stop():
+            self._compute_from(next(iter(self.queues)))
+
+    def keep(self, wanted: Callable[[Item], bool]) -> None:
+        """Forget the waiting windows that are not wanted any more."""
+        for kind, items in list(self.queues.items()):
+            self.queues[kind] = [item for item in items if wanted(item)]
+            if not self.queues[kind]:
+                del self.queues[kind]
+
+    def _count(self, kind: Kind) -> int:
+        return max(1, self.pixels // (kind[0] * kind[1]))
+
+    def _compute_from(self, kind: Kind) -> None:
+        count = self._count(kind)
+        items = self.queues[kind]
+        batch, rest = items[:count], items[count:]
+        if rest:
+            self.queues[kind] = rest
+        else:
+            del self.queues[kind]
+        self._compute(batch, kind)
+
+    def _compute(self, items: Sequence[Item], kind: Kind) -> None:
+        try:
+            self.compute(items, kind)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            if len(items) == 1:
+                self.compute_tight(items[0], kind, error)
+                return
+            self.pixels //= 2
+            half = len(items) // 2
+            self._compute(items[:half], kind)
+            self._compute(items[half:], kind)
+
 
 @dataclass
 class Piece:
@@ -33,7 +117,7 @@ class Piece:
         guide: like `picture`; None starts from noise alone.
         seed: what its noise depends on.
         deliver: is given the refined window.
-        owner: whose window it is, see WindowBatches.keep.
+        owner: whose window it is, see Batches.keep.
     """
 
     picture: NDArray[Any]
@@ -44,12 +128,12 @@ class Piece:
     owner: object = None
 
 
-#: what windows must share to go through the network together
+#: what windows must share to be refined together
 _Kind = tuple[int, int, Recipe]
 
 
-class WindowBatches:
-    """Collects windows until a batch is full. After running out of memory, batches stay smaller.
+class WindowBatches(Batches[Piece, _Kind]):
+    """Windows through the refiner.
 
     Args:
         refiner: does the work.
@@ -57,68 +141,33 @@ class WindowBatches:
     """
 
     def __init__(self, refiner: Refiner, batch: int | None = None) -> None:
+        super().__init__(batch or BATCH[refiner.device.type])
         self.refiner = refiner
-        self.queues: dict[_Kind, list[Piece]] = defaultdict(list)
-        self.pixels = (batch or BATCH[refiner.device.type]) * 256 * 256
         self.tile = refiner.config.tile
 
     def add(self, piece: Piece, recipe: Recipe) -> None:
-        height, width = piece.hole.shape
-        self.queues[(height, width, recipe)].append(piece)
+        self.add_to((*piece.hole.shape, recipe), piece)
 
-    def compute_full(self) -> None:
-        """Refine what fills a batch; the rest waits."""
-        while full := [k for k, pieces in self.queues.items() if len(pieces) >= self._count(k)]:
-            self._compute_from(full[0])
-
-    def compute_all(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """Refine everything that waits; asks before each batch whether to stop."""
-        while self.queues and not stop():
-            self._compute_from(next(iter(self.queues)))
-
-    def _count(self, kind: _Kind) -> int:
-        return max(1, self.pixels // (kind[0] * kind[1]))
-
-    def _compute_from(self, kind: _Kind) -> None:
-        count = self._count(kind)
-        pieces = self.queues[kind]
-        batch, rest = pieces[:count], pieces[count:]
-        if rest:
-            self.queues[kind] = rest
-        else:
-            del self.queues[kind]
-        self._compute(batch, kind[2])
-
-    def keep(self, wanted: Callable[[Piece], bool]) -> None:
-        """Forget the waiting windows that are not wanted any more."""
-        for kind, pieces in list(self.queues.items()):
-            self.queues[kind] = [piece for piece in pieces if wanted(piece)]
-            if not self.queues[kind]:
-                del self.queues[kind]
-
-    def _compute(self, pieces: Sequence[Piece], recipe: Recipe) -> None:
-        try:
-            results = self._refine(pieces, recipe)
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            if len(pieces) > 1:
-                self.pixels //= 2
-                half = len(pieces) // 2
-                self._compute(pieces[:half], recipe)
-                self._compute(pieces[half:], recipe)
-                return
-            height, width = pieces[0].hole.shape
-            if min(self.tile, max(height, width)) // 2 < SMALLEST_TILE:
-                raise DeviceError(
-                    f"out of memory on {self.refiner.compute} with one window of {width}x{height}"
-                    f" in tiles of {self.tile}",
-                    "try: close other programs, or --device cpu",
-                ) from error
-            self.tile = min(self.tile, max(height, width)) // 2
-            self._compute(pieces, recipe)
-            return
+    def compute(self, pieces: Sequence[Piece], kind: _Kind) -> None:
+        results = self._refine(pieces, kind[2])
         for piece, result in zip(pieces, results, strict=True):
             piece.deliver(result)
+
+    def compute_tight(self, piece: Piece, kind: _Kind, error: torch.OutOfMemoryError) -> None:
+        """In smaller tiles.
+
+        Raises:
+            DeviceError: they are small already.
+        """
+        height, width, _ = kind
+        if min(self.tile, max(height, width)) // 2 < SMALLEST_TILE:
+            raise DeviceError(
+                f"out of memory on {self.refiner.compute} with one window of {width}x{height}"
+                f" in tiles of {self.tile}",
+                "try: close other programs, or --device cpu",
+            ) from error
+        self.tile = min(self.tile, max(height, width)) // 2
+        self._compute([piece], kind)
 
     def _refine(self, pieces: Sequence[Piece], recipe: Recipe) -> NDArray[Any]:
         image = to_unit_range(np.stack([p.picture for p in pieces]))

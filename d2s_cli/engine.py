@@ -19,8 +19,8 @@ from d2s_cli.closing import PICTURE_ERRORS, Closer, of_picture
 from d2s_cli.diffusion.refiner import Refiner, load_refiner
 from d2s_cli.errors import InputError, UsageError, WeightsError
 from d2s_cli.events import Event, Report
+from d2s_cli.filling import Filler, Fills, goes_in_batches
 from d2s_cli.guides.contract import Guide
-from d2s_cli.guides.network import NetworkGuide
 from d2s_cli.guides.registry import files_here, load_guide
 from d2s_cli.images.masks import MaskSettings
 from d2s_cli.images.pairing import Job, Plan, make_plan
@@ -129,8 +129,7 @@ class Engine:
         Pictures are opened ahead and written behind the network, each in threads of their own.
         """
         threads = self._threads(len(jobs))
-        opener = Opener(self.settings, self.refiner, self.guide, self._guide_record, self.manifest)
-        outcomes = iter(Ahead(opener.open, jobs, threads, threads + 1))
+        outcomes = self._opened(jobs, threads)
         closer = Closer(self.settings, self.refiner.compute)
         behind = Behind(closer.close, threads=min(1, threads), waiting=2)
         opened: list[Picture] = []
@@ -152,6 +151,15 @@ class Engine:
             yield from self._hand_over(opened, behind)
             yield from self._told(behind.rest())
 
+    def _opened(self, jobs: Sequence[Job], threads: int) -> Fills:
+        """What comes of each job up to the refiner: pictures with every window filled."""
+        opener = Opener(self.settings, self.refiner, self.guide, self._guide_record, self.manifest)
+        if self.guide is None or not goes_in_batches(self.guide):
+            return iter(Ahead(opener.open, jobs, threads, threads + 1))
+        # networks of several threads would share the device's memory
+        filler = Filler(opener, self.guide, self.settings.batch)
+        return filler.fill(iter(Ahead(filler.read, jobs, threads, threads + 1)), self.stop)
+
     def _threads(self, jobs: int) -> int:
         """How many pictures are opened at a time beside the network; 0 does one thing at a time."""
         if jobs < 2:
@@ -159,8 +167,7 @@ class Engine:
         workers = self.settings.workers
         if workers is None:
             workers = self.refiner.compute.spare_threads()
-        # networks of several threads would share the device's memory
-        return min(1, workers) if isinstance(self.guide, NetworkGuide) else workers
+        return workers
 
     def _begin(
         self, outcome: Outcome[Job, Picture | list[Entry]], opened: list[Picture]

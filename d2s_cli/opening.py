@@ -19,7 +19,7 @@ from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.errors import GuideError, InputError, UsageError, WeightsError
 from d2s_cli.events import Event
 from d2s_cli.guides.contract import Guide
-from d2s_cli.guides.on_photo import correct_window, fill_window, hole_seed
+from d2s_cli.guides.on_photo import Sight, correct_window, fill_sights, hole_seed, see_window
 from d2s_cli.guides.registry import files_here, load_guide
 from d2s_cli.images.files import check_file, check_writable
 from d2s_cli.images.formats import format_of
@@ -72,6 +72,15 @@ class Opener:
         Raises:
             InputError, MemoryError: this picture cannot be restored.
         """
+        picture = self.read(job)
+        if isinstance(picture, Picture):
+            windows = self.windows_of(picture)
+            for window, first in zip(windows, self._first_results(picture, windows), strict=True):
+                self.settle(picture, window, first)
+        return picture
+
+    def read(self, job: Job) -> Picture | list[Entry]:
+        """As `open`, with no window filled yet."""
         samples = self.settings.samples
         outputs = [sample_path(job.output, sample, samples) for sample in range(samples)]
         for path in outputs:
@@ -108,7 +117,6 @@ class Opener:
         )
         picture.said += [Event("warning", warning) for warning in mask.warnings]
         picture.said += [Event("note", note) for note in mask.notes]
-        self._fill_windows(picture)
         return picture
 
     def _expected(self, job: Job) -> Entry:
@@ -177,20 +185,26 @@ class Opener:
             )
         return False
 
-    def _fill_windows(self, picture: Picture) -> None:
-        """Run the guide on every window, and settle how each is refined."""
-        windows = hole_windows(picture.hole, self.refiner.config.tile, self.settings.context)
-        for window, guide in zip(windows, self._first_results(picture, windows), strict=True):
-            first = guide
-            if first is not None and self.corrects(picture.job):
-                first = self._correct(picture, window, first)
-            recipe = self._recipe(picture, window, first)
-            if first is not None and recipe.sharpen:
-                sharp = sharpen_fill(first, picture.hole[window.slices])
-                if sharp is not first:  # it may lack less texture than before
-                    first, recipe = sharp, self._recipe(picture, window, sharp)
-                    picture.sharpened.append(window.number)
-            picture.windows.append((window, first, recipe))
+    def windows_of(self, picture: Picture) -> list[Window]:
+        return hole_windows(picture.hole, self.refiner.config.tile, self.settings.context)
+
+    def settle(self, picture: Picture, window: Window, first: NDArray[Any] | None) -> None:
+        """Note a window's first result, corrected if that is wanted, and how it is refined.
+
+        Raises:
+            GuideError: it cannot be corrected.
+        """
+        if first is not None and self.corrects(picture.job):
+            view = picture.photo.rgb[window.slices], picture.hole[window.slices]
+            with guide_errors(self.corrector, window):
+                first = correct_window(self.corrector, *view, first)
+        recipe = self._recipe(picture, window, first)
+        if first is not None and recipe.sharpen:
+            sharp = sharpen_fill(first, picture.hole[window.slices])
+            if sharp is not first:  # it may lack less texture than before
+                first, recipe = sharp, self._recipe(picture, window, sharp)
+                picture.sharpened.append(window.number)
+        picture.windows.append((window, first, recipe))
 
     def _first_results(
         self, picture: Picture, windows: Sequence[Window]
@@ -204,14 +218,20 @@ class Opener:
                 yield self._fill(self.guide, picture, window) if self.guide else None
 
     def _fill(self, guide: Guide, picture: Picture, window: Window) -> NDArray[Any]:
-        seed = hole_seed(self.settings.seed, window.number)
-        with _of_this_picture(guide, window):
-            return fill_window(guide, picture.photo.rgb, picture.hole, window.slices, seed)
+        """Run the guide on a window; what it cannot do is an error of this picture alone."""
+        sight = self.see(guide, picture, window)
+        with guide_errors(guide, window):
+            return fill_sights(guide, [sight])[0]
 
-    def _correct(self, picture: Picture, window: Window, first: NDArray[Any]) -> NDArray[Any]:
-        view = picture.photo.rgb[window.slices], picture.hole[window.slices]
-        with _of_this_picture(self.corrector, window):
-            return correct_window(self.corrector, *view, first)
+    def see(self, guide: Guide, picture: Picture, window: Window) -> Sight:
+        """What the guide is shown to fill a window.
+
+        Raises:
+            GuideError: the guide whose result this one corrects fails.
+        """
+        seed = hole_seed(self.settings.seed, window.number)
+        with guide_errors(guide, window):
+            return see_window(guide, picture.photo.rgb, picture.hole, window.slices, seed)
 
     def _recipe(self, picture: Picture, window: Window, guide: NDArray[Any] | None) -> Recipe:
         name = UNKNOWN_TOOL if picture.job.guide else self.guide_name
@@ -226,8 +246,12 @@ class Opener:
 
 
 @contextlib.contextmanager
-def _of_this_picture(guide: Guide, window: Window) -> Iterator[None]:
-    """What a guide cannot do with a window is an error of this picture alone."""
+def guide_errors(guide: Guide, window: Window) -> Iterator[None]:
+    """Turn what a guide cannot do with a window into an error of that window's picture alone.
+
+    Raises:
+        GuideError: for errors of the guide, and for too little memory.
+    """
     try:
         yield
     except (WeightsError, UsageError) as error:

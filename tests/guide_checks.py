@@ -59,8 +59,24 @@ def check_guide(guide: NetworkGuide, *sizes: tuple[int, int]) -> None:
         assert float((out != image)[inside].float().mean()) > 0.9
         hidden = torch.where(inside, torch.rand_like(image), image)
         assert torch.equal(guide(hidden, hole, seed=3), out)
-        alone = [guide(i, h, seed=3) for i, h in zip(image.split(1), hole.split(1), strict=True)]
-        assert float((torch.cat(alone) - out).abs().max()) < 1e-4
+        check_batch(guide, image, hole, out)
+
+
+def check_batch(guide: NetworkGuide, image: Tensor, hole: Tensor, out: Tensor) -> None:
+    """Three pictures with seeds of their own, two of them alike, are filled as each is alone.
+
+    Args:
+        out: what the guide gave for both pictures with the seed 3.
+    """
+    assert guide.batches
+    seeds = [3, 3, 4]
+    images, holes = (torch.cat([t, t[:1]]) for t in (image, hole))
+    together = guide(images, holes, seed=seeds)
+    assert float((together[:2] - out).abs().max()) < 1e-4
+    third = guide(images[2:], holes[2:], seed=4)
+    assert float((together[2:] - third).abs().max()) < 1e-4
+    one = guide(images[1:2], holes[1:2], seed=3)
+    assert float((together[1:2] - one).abs().max()) < 1e-4
 
 
 def run_inpaint(name: str, checkpoints: list[Path], folder: Path) -> Result:

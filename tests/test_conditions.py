@@ -204,7 +204,7 @@ def test_inputs_that_change_in_mid_run(
 
 
 @condition("a picture for which memory does not suffice", "refused", "not enough memory for")
-@pytest.mark.parametrize("where", ["read_photo", "fill_window", "write_photo"])
+@pytest.mark.parametrize("where", ["read_photo", "fill_sights", "write_photo"])
 def test_memory_that_ends(
     scans: Path, quick: list[object], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -229,7 +229,7 @@ def test_a_guide_that_fails_on_one_picture(
     scans: Path, quick: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    real = opening.fill_window
+    real = opening.fill_sights
 
     def fail_once(*args: Any) -> Any:
         calls.append(args)
@@ -237,7 +237,7 @@ def test_a_guide_that_fails_on_one_picture(
             raise WeightsError("guide telea gave no usable picture", "try: --guide ns")
         return real(*args)
 
-    monkeypatch.setattr(opening, "fill_window", fail_once)
+    monkeypatch.setattr(opening, "fill_sights", fail_once)
     result = d2s("inpaint", scans, *quick)
     assert statuses(result.stdout) == {"p0": "done", "p1": "failed", "p2": "done"}
 

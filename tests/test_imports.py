@@ -26,6 +26,7 @@ LEVELS = {
     "events": 5,
     "picture": 5,
     "opening": 5,
+    "filling": 5,
     "closing": 5,
     "engine": 6,
     "bench": 7,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +66,31 @@ class Guide(ABC):
         """Fill the hole; `image` has zeros there, or the first guide's result. Shapes and ranges
         as `__call__`."""
 
+    @property
+    def batches(self) -> bool:
+        """Whether `fill_each` does more than to fill one picture after the other."""
+        return type(self).fill_each is not Guide.fill_each and as_near(self, "fill_each", "fill")
+
+    def fill_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Fill several pictures, each with a seed of its own: each result is `fill`'s with that
+        seed, up to rounding. Guides that can do it in one go have their own."""
+        items = zip(image, hole, seeds, strict=True)
+        return torch.cat([self.fill(x[None], h[None], seed) for x, h, seed in items])
+
     def __call__(
-        self, image: Tensor, hole: Tensor, seed: int = 0, candidate: Tensor | None = None
+        self,
+        image: Tensor,
+        hole: Tensor,
+        seed: int | Sequence[int] = 0,
+        candidate: Tensor | None = None,
     ) -> Tensor:
         """Fill the hole and leave the rest exactly as it is.
 
         Args:
             image: N x 3 x H x W, RGB, [-1, 1], float32.
             hole: N x 1 x H x W; 0.5 and above is hole.
-            seed: for guides that draw random numbers; the same for every item of the batch.
+            seed: for guides that draw random numbers; one for every item of the batch, or as many
+                as there are items, each with its own.
             candidate: a first result, like `image`, for guides that correct one; None has that of
                 the guide `first`, if there is one.
 
@@ -89,13 +105,20 @@ class Guide(ABC):
             raise UsageError(f"image must be N x 3 x H x W, not {list(image.shape)}")
         if tuple(hole.shape) != (len(image), 1, *image.shape[2:]):
             raise UsageError(f"hole {list(hole.shape)} does not fit image {list(image.shape)}")
+        if isinstance(seed, Sequence) and len(seed) != len(image):
+            raise UsageError(f"{len(seed)} seeds do not fit {len(image)} images")
         inside = hole >= 0.5
         hidden = torch.where(inside, 0.0, image)
         if candidate is None and self.first is not None:
             candidate = self.first(hidden, hole, seed)
         if candidate is not None:
             hidden = torch.where(inside, candidate, image)
-        filled = self.fill(hidden, inside.float(), seed)
+        if not isinstance(seed, Sequence):
+            filled = self.fill(hidden, inside.float(), seed)
+        elif self.batches:
+            filled = self.fill_each(hidden, inside.float(), seed)
+        else:
+            filled = Guide.fill_each(self, hidden, inside.float(), seed)
         if filled.shape != image.shape or not bool(torch.isfinite(filled).all()):
             raise WeightsError(
                 f"guide {self.name} gave no usable picture (NaN, infinity or another size)",
@@ -118,6 +141,16 @@ class Guide(ABC):
                 f" {usual:.3g} and more, the largest {most:.3g}, where -1 to 1 are due",
                 self.cure,
             )
+
+
+def as_near(guide: Guide, method: str, other: str) -> bool:
+    """Whether a guide has a method from the same class as another one, or from one further down.
+
+    Who changes a guide in a subclass may know the older of two methods alone; then the other one
+    would pass over the change.
+    """
+    owners = (next(c for c in type(guide).__mro__ if name in vars(c)) for name in (method, other))
+    return issubclass(next(owners), next(owners))
 
 
 class PictureGuide(Guide):

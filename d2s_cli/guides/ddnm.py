@@ -143,8 +143,8 @@ class DDNMGuide(NetworkGuide):
     def notes(self) -> tuple[str, ...]:
         return (*super().notes, f"{network_calls(self.settings)} network calls for each window")
 
-    def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
-        return self.sample(image, hole, seeded_source(seed, len(image)))
+    def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
+        return self.sample(image, hole, seeded_source(seeds))
 
     def sample(self, image: Tensor, hole: Tensor, noise: NoiseSource) -> Tensor:
         """`ddnm` with the network; arguments as there. Any height and width it can halve."""

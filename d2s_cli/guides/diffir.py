@@ -29,6 +29,7 @@ from d2s_cli.guides.network import (
     below,
     count_items,
     fit,
+    for_each,
     length,
     read_files,
     recognising,
@@ -48,18 +49,22 @@ class DiffIRGuide(NetworkGuide):
         super().__init__(device)
         self.network = network
 
-    def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
-        return self.sample(image, hole, seed)
+    def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
+        return self.sample(image, hole, seeds)
 
     def sample(
-        self, image: Tensor, hole: Tensor, seed: int = 0, noise: NoiseSource | None = None
+        self,
+        image: Tensor,
+        hole: Tensor,
+        seed: int | Sequence[int] = 0,
+        noise: NoiseSource | None = None,
     ) -> Tensor:
         """Fill pictures whose sides are multiples of 8.
 
         Args:
             image: N x 3 x H x W, [-1, 1]; what lies in the hole is not looked at.
             hole: N x 1 x H x W, 0 or 1.
-            seed: decides the start of the prior.
+            seed: decides the start of the prior; one for all, or one for each.
             noise: called once, with the shape (N, length of the prior), in place of the seeded
                 numbers, to replay a run.
 
@@ -67,7 +72,7 @@ class DiffIRGuide(NetworkGuide):
             Like `image`; not yet clipped, and with the network's view of the known pixels.
         """
         masked = torch.cat([(image + 1) / 2 * (1 - hole), hole], dim=1)
-        source = noise or seeded_source(seed, len(image))
+        source = noise or seeded_source(for_each(seed, len(image)))
         start = source((len(image), self.network.config.prior)).to(masked)
         predicted: Tensor = self.network(masked, start)
         return predicted * 2 - 1

@@ -158,7 +158,7 @@ class EdgeConnect(NetworkGuide):
         # mirrored borders: two pixels at the smallest size, three at the picture's own
         self.smallest = max(4, 3 * self.multiple)
 
-    def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+    def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
         grey, edges = self.find_edges(image, hole)
         return 2 * self.paint((image + 1) / 2, hole, self.draw_edges(grey, edges, hole)) - 1
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
 from torch import Tensor
 
 from d2s_cli.errors import D2SError, WeightsError
@@ -40,11 +44,24 @@ class GuardedGuide(Guide):
     def cure(self) -> str:
         return "this is for the maker of " + self.plugin.origin + f"\n{super().cure}"
 
+    @property
+    def batches(self) -> bool:
+        return self.guide.batches
+
     def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+        with self._guarding():
+            return self.guide.fill(image, hole, seed)
+
+    def fill_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
+        with self._guarding():
+            return self.guide.fill_each(image, hole, seeds)
+
+    @contextlib.contextmanager
+    def _guarding(self) -> Iterator[None]:
         self.guide.tell = self.tell
         try:
-            return self.guide.fill(image, hole, seed)
-        except D2SError:
+            yield
+        except (D2SError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # other people's code may raise anything
             raise self.plugin.failure("failed", error) from error

@@ -219,7 +219,7 @@ class Lama(NetworkGuide):
         # mirrored borders: one pixel at the smallest size, three at the picture's own
         self.smallest = max(4, 2 * self.multiple)
 
-    def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+    def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
         known = from_zero_to_one(image, hole)
         filled: Tensor = self.network(torch.cat([known, hole], dim=1))
         return 2 * filled - 1

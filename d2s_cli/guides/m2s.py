@@ -190,8 +190,8 @@ class M2SGuide(NetworkGuide):
         )
         return (*super().notes, f"{' and '.join(calls)} for each window")
 
-    def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
-        return self.sample(image, hole, seeded_source(seed, len(image)))
+    def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
+        return self.sample(image, hole, seeded_source(seeds))
 
     def sample(self, image: Tensor, hole: Tensor, noise: NoiseSource) -> Tensor:
         """Fill the hole.

@@ -25,7 +25,9 @@ from d2s_cli.guides.network import (
     NetworkGuide,
     below,
     count_items,
+    draw_normal,
     fit,
+    for_each,
     length,
     read_files,
     recognising,
@@ -57,38 +59,41 @@ class MATGuide(NetworkGuide):
         self.truncation_psi = truncation_psi
         self.noise_mode = noise_mode
 
-    def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
-        return self.sample(image, hole, seed)
+    def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
+        return self.sample(image, hole, seeds)
 
     def sample(
-        self, image: Tensor, hole: Tensor, seed: int = 0, draws: Draws | None = None
+        self,
+        image: Tensor,
+        hole: Tensor,
+        seed: int | Sequence[int] = 0,
+        draws: Draws | None = None,
     ) -> Tensor:
         """Fill pictures of the network's size.
 
         Args:
             image: N x 3 x side x side, [-1, 1]; what lies in the hole is not looked at.
             hole: N x 1 x side x side, 0 or 1.
-            seed: decides all random numbers.
+            seed: decides all random numbers; one for all, or one for each.
             draws: numbers to take in place of the seeded ones, to replay a run.
 
         Returns:
             Like `image`, with the known pixels in it; not yet clipped.
         """
-        draws = (draws or self.draw(seed, len(image))).to(self.device)
+        draws = (draws or self.draw(for_each(seed, len(image)))).to(self.device)
         out: Tensor = self.network(image, 1 - hole, draws, self.truncation_psi)
         return out
 
-    def draw(self, seed: int, count: int) -> Draws:
-        """The random numbers of `count` pictures, the same for each."""
+    def draw(self, seeds: Sequence[int]) -> Draws:
+        """The random numbers of pictures, each from its own seed."""
         config = self.network.config
-        generator = seeded_noise(seed, 1)[0]
+        generators = seeded_noise(seeds)
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(1, *shape, generator=generator).expand(count, *shape)
+            return draw_normal(generators, shape)
 
         def coins(*shape: int) -> Tensor:
-            heads = torch.rand(1, *shape, generator=generator) < 0.5
-            return heads.float().expand(count, *shape)
+            return torch.stack([(torch.rand(shape, generator=g) < 0.5).float() for g in generators])
 
         z = normal(config.latent)
         keep_tokens = coins(DEEPEST_SIDE**2, config.width)

@@ -7,7 +7,6 @@ A guide's file says what is its own: the network, which tensors of a checkpoint 
 from __future__ import annotations
 
 import contextlib
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,9 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2s_cli.errors import WeightsError
-from d2s_cli.guides.contract import Guide
+from d2s_cli.guides.contract import Guide, as_near
 from d2s_cli.weights.reading import check_fit, read_weights
 from d2s_cli.weights.store import how_to_check
+
+#: image and hole of a size that the network takes -> the filled image
+Predict = Callable[[Tensor, Tensor], Tensor]
 
 
 class NetworkGuide(Guide):
@@ -37,6 +39,10 @@ class NetworkGuide(Guide):
     largest: int = 0
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
+        kind = type(self)
+        if (kind.predict, kind.predict_each, kind.fill) == _INHERITED:
+            # each of the first two has the other to fall back on
+            raise TypeError(f"{kind.__name__} has neither predict nor predict_each")
         self.device = torch.device(device)
 
     @property
@@ -55,9 +61,10 @@ class NetworkGuide(Guide):
     def cure(self) -> str:
         return how_to_check(self.files[0]) if self.files else super().cure
 
-    @abstractmethod
     def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
         """Fill pictures of a size that the network takes, on `device`, without gradients.
+
+        A guide has `predict`, or `predict_each` if it can fill pictures with a seed each in one go.
 
         Args:
             image: N x 3 x H x W, [-1, 1], zeros in the hole.
@@ -67,17 +74,35 @@ class NetworkGuide(Guide):
         Returns:
             Like `image`. What it says about known pixels is not used.
         """
+        return self.predict_each(image, hole, [seed] * len(image))
+
+    def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
+        """As `predict`, each picture with its own seed. A picture's result must not depend on the
+        others."""
+        items = zip(image, hole, seeds, strict=True)
+        return torch.cat([self.predict(x[None], h[None], seed) for x, h, seed in items])
+
+    @property
+    def batches(self) -> bool:
+        own = type(self).predict_each is not NetworkGuide.predict_each
+        return own and as_near(self, "predict_each", "predict") and super().batches
 
     def fill(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+        return self._fitted(image, hole, lambda x, h: self.predict(x, h, seed))
+
+    def fill_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
+        return self._fitted(image, hole, lambda x, h: self.predict_each(x, h, seeds))
+
+    def _fitted(self, image: Tensor, hole: Tensor, predict: Predict) -> Tensor:
         """Reduce or pad, predict, and undo it."""
         image, hole = image.to(self.device), hole.to(self.device)
         limit = self.side or self.largest
         with torch.inference_mode():
             if limit and max(image.shape[-2:]) > limit:
-                return self._reduced(image, hole, seed, limit)
-            return self._padded(image, hole, seed)
+                return self._reduced(image, hole, predict, limit)
+            return self._padded(image, hole, predict)
 
-    def _padded(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+    def _padded(self, image: Tensor, hole: Tensor, predict: Predict) -> Tensor:
         """Mirror at the bottom and right up to a size that the network takes."""
         height, width = image.shape[-2:]
         if self.side:
@@ -86,9 +111,9 @@ class NetworkGuide(Guide):
             down = max(-height % self.multiple, self.smallest - height)
             right = max(-width % self.multiple, self.smallest - width)
         padded = [extend_symmetric(t, down, right) for t in (image, hole)]
-        return self.predict(padded[0], padded[1], seed)[..., :height, :width].clone()
+        return predict(padded[0], padded[1])[..., :height, :width].clone()
 
-    def _reduced(self, image: Tensor, hole: Tensor, seed: int, limit: int) -> Tensor:
+    def _reduced(self, image: Tensor, hole: Tensor, predict: Predict, limit: int) -> Tensor:
         """Fit the longer side into the limit, fill, and scale the result back."""
         height, width = image.shape[-2:]
         scale = limit / max(height, width)
@@ -96,8 +121,11 @@ class NetworkGuide(Guide):
         image, known = reduce_known(image, 1 - hole, small)
         hole = (known < 1 - 1e-6).to(hole)
         image = image * (1 - hole)
-        filled = torch.where(hole > 0, self._padded(image, hole, seed), image)
+        filled = torch.where(hole > 0, self._padded(image, hole, predict), image)
         return F.interpolate(filled, (height, width), mode="bicubic", align_corners=False)
+
+
+_INHERITED = (NetworkGuide.predict, NetworkGuide.predict_each, NetworkGuide.fill)
 
 
 def reduce_known(image: Tensor, known: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -126,11 +154,16 @@ def extend_symmetric(x: Tensor, down: int, right: int) -> Tensor:
     return x
 
 
-def seeded_noise(seed: int, count: int) -> list[torch.Generator]:
-    """One CPU generator for each item of a batch. All start alike, so that an item's result does
-    not depend on its place in the batch (the engine gives each hole its own seed)."""
-    state = np.random.SeedSequence(seed % 2**64).generate_state(1, np.uint64)[0]
-    return [torch.Generator().manual_seed(int(state >> np.uint64(1))) for _ in range(count)]
+def seeded_noise(seeds: Sequence[int]) -> list[torch.Generator]:
+    """A CPU generator for each item of a batch, from its own seed, so that an item's result depends
+    neither on its place in the batch nor on the other items."""
+    states = [np.random.SeedSequence(s % 2**64).generate_state(1, np.uint64)[0] for s in seeds]
+    return [torch.Generator().manual_seed(int(state >> np.uint64(1))) for state in states]
+
+
+def for_each(seed: int | Sequence[int], count: int) -> Sequence[int]:
+    """One seed for every item of a batch as a list, or the list that was given."""
+    return seed if isinstance(seed, Sequence) else [seed] * count
 
 
 def draw_normal(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
@@ -142,9 +175,9 @@ def draw_normal(generators: Sequence[torch.Generator], shape: Sequence[int]) -> 
 NoiseSource = Callable[[tuple[int, ...]], Tensor]
 
 
-def seeded_source(seed: int, count: int) -> NoiseSource:
+def seeded_source(seeds: Sequence[int]) -> NoiseSource:
     """A source of noise for samplers that draw many times; see `seeded_noise`."""
-    generators = seeded_noise(seed, count)
+    generators = seeded_noise(seeds)
     return lambda shape: draw_normal(generators, shape[1:])
 
 

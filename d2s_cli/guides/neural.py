@@ -15,7 +15,7 @@ from torch import Tensor
 from d2s_cli.diffusion.reduced import correct_reduced
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.guides.fill_network import FillConfig, FillNetwork, push_pull
-from d2s_cli.guides.network import NetworkGuide, fit
+from d2s_cli.guides.network import NetworkGuide, Predict, fit
 from d2s_cli.guides.patchmatch import patchmatch_available, patchmatch_guide
 from d2s_cli.weights.reading import read_weights
 
@@ -34,16 +34,16 @@ class NeuralGuide(NetworkGuide):
             self.first = patchmatch_guide()
         self.corrects = self.first is not None or first == "given"
 
-    def _reduced(self, image: Tensor, hole: Tensor, seed: int, limit: int) -> Tensor:
+    def _reduced(self, image: Tensor, hole: Tensor, predict: Predict, limit: int) -> Tensor:
         """What it corrects keeps its fine texture where the correction is made at reduced size."""
         candidate = image if self.corrects else push_pull(image, hole)
 
         def correct(small: Tensor, small_hole: Tensor, given: Tensor) -> Tensor:
-            return self._padded(torch.where(small_hole > 0, given, small), small_hole, seed)
+            return self._padded(torch.where(small_hole > 0, given, small), small_hole, predict)
 
         return correct_reduced(correct, image, hole, candidate, limit)
 
-    def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+    def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
         smooth = push_pull(image, hole)
         candidate = image if self.corrects else smooth
         filled: Tensor = self.network(candidate, smooth, hole)

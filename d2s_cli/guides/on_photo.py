@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -20,6 +22,25 @@ VIEW_FACTOR = 3
 Slices = tuple[slice, slice]
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What a guide is shown to fill a window.
+
+    Attributes:
+        picture: H x W x 3, uint8 or uint16.
+        hole: H x W.
+        seed: for the guide.
+        window: rows and columns of it that are wanted.
+        candidate: like `picture`, for guides that correct a first result.
+    """
+
+    picture: NDArray[Any]
+    hole: NDArray[np.bool_]
+    seed: int
+    window: Slices
+    candidate: NDArray[Any] | None = None
+
+
 def fill_window(
     guide: Guide, photo: NDArray[Any], hole: NDArray[np.bool_], window: Slices, seed: int
 ) -> NDArray[Any]:
@@ -35,22 +56,26 @@ def fill_window(
     Returns:
         The window, filled, of the photo's type.
     """
+    return fill_sights(guide, [see_window(guide, photo, hole, window, seed)])[0]
+
+
+def see_window(
+    guide: Guide, photo: NDArray[Any], hole: NDArray[np.bool_], window: Slices, seed: int
+) -> Sight:
+    """What `fill_window` shows the guide; arguments as there. Runs the guide that it corrects."""
+    view, candidate = window, None
+    shape = (photo.shape[0], photo.shape[1])
     if guide.first is not None:
         candidate = fill_window(guide.first, photo, hole, window, seed)
-        return _fill(guide, photo[window], hole[window], seed, candidate)
-    view = window
-    shape = (photo.shape[0], photo.shape[1])
-    if guide.prefers_whole_picture:
+    elif guide.prefers_whole_picture:
         view = _wider(window, shape)
     elif guide.side:
         # real surroundings in place of mirrored ones, at no cost
         view = _at_least(window, shape, guide.side)
-    filled = _fill(guide, photo[view], hole[view], seed)
     rows, columns = (
         slice(w.start - v.start, w.stop - v.start) for w, v in zip(window, view, strict=True)
     )
-    result: NDArray[Any] = filled[rows, columns]
-    return result
+    return Sight(photo[view], hole[view], seed, (rows, columns), candidate)
 
 
 def correct_window(
@@ -64,22 +89,36 @@ def correct_window(
         hole: H x W.
         first: like `picture`.
     """
-    return _fill(corrector, picture, hole, 0, first)
+    whole = (slice(None), slice(None))
+    return fill_sights(corrector, [Sight(picture, hole, 0, whole, first)])[0]
 
 
-def _fill(
-    guide: Guide,
-    picture: NDArray[Any],
-    hole: NDArray[np.bool_],
-    seed: int,
-    candidate: NDArray[Any] | None = None,
+def fill_sights(guide: Guide, sights: Sequence[Sight]) -> list[NDArray[Any]]:
+    """Let a guide fill windows together.
+
+    Args:
+        guide: any guide; one alone is given to those that do not batch.
+        sights: of one size and type, with a candidate all or none.
+
+    Returns:
+        The windows, filled, of their photos' type.
+    """
+    if isinstance(guide, PictureGuide):
+        filled = [_fill_picture(guide, s.picture, s.hole, s.seed) for s in sights]
+    else:
+        holes = torch.from_numpy(np.stack([s.hole for s in sights]))[:, None].float()
+        candidates = [s.candidate for s in sights if s.candidate is not None]
+        pictures = to_unit_range(np.stack([s.picture for s in sights]))
+        first = to_unit_range(np.stack(candidates)) if candidates else None
+        seed = sights[0].seed if len(sights) == 1 else [s.seed for s in sights]
+        out = guide(pictures, holes, seed=seed, candidate=first)
+        filled = list(from_unit_range(out, sights[0].picture.dtype))
+    return [picture[s.window] for picture, s in zip(filled, sights, strict=True)]
+
+
+def _fill_picture(
+    guide: PictureGuide, picture: NDArray[Any], hole: NDArray[np.bool_], seed: int
 ) -> NDArray[Any]:
-    if not isinstance(guide, PictureGuide):
-        holes = torch.from_numpy(hole)[None, None].float()
-        first = None if candidate is None else to_unit_range(candidate[None])
-        filled = guide(to_unit_range(picture[None]), holes, seed=seed, candidate=first)
-        result: NDArray[Any] = from_unit_range(filled, picture.dtype)[0]
-        return result
     if picture.dtype == np.uint8:
         return guide.fill_picture(picture, hole, seed)
     # 8-bit guides serve 16-bit photos too; refining brings the depth back

@@ -57,8 +57,8 @@ class PaletteGuide(NetworkGuide):
     def notes(self) -> tuple[str, ...]:
         return (*super().notes, f"{self.calls} network calls for each window")
 
-    def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
-        keys = [(seed, 0, GUIDE_NOISE)] * len(image)
+    def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
+        keys = [(seed, 0, GUIDE_NOISE) for seed in seeds]
         return self.sample(image, hole, seed=keys)
 
     def sample(

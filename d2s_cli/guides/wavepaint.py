@@ -201,7 +201,7 @@ class WavePaint(NetworkGuide):
         self.config = config
         self.multiple = self.smallest = 2 ** (config.levels + 1)
 
-    def predict(self, image: Tensor, hole: Tensor, seed: int) -> Tensor:
+    def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
         filled: Tensor = self.network(from_zero_to_one(image, hole), hole)
         return 2 * filled - 1
 
