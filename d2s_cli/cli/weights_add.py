@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -183,7 +184,11 @@ def _accept(limited: list[Entry] | list[Installed], yes: bool, verb: str, words:
 def import_weights(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", show_default=False, help="Checkpoints of any container."),
+        typer.Argument(
+            metavar="FILE...",
+            show_default=False,
+            help="Checkpoints of any container, or zip files or folders that hold them.",
+        ),
     ],
     name: Annotated[
         str | None,
@@ -195,6 +200,15 @@ def import_weights(
             help="The entry that it is, or a name of your own. [default: recognised]",
         ),
     ] = None,
+    member: Annotated[
+        str,
+        typer.Option(
+            "--member",
+            metavar="TEXT",
+            show_default=False,
+            help="Of several checkpoints in a zip file or folder, those with this in their path.",
+        ),
+    ] = "",
     sha256: Annotated[
         str | None,
         typer.Option(
@@ -213,29 +227,44 @@ def import_weights(
     ] = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Add checkpoints that you have. Each is recognised by its tensors, whatever its name, and what
-    inference needs is kept, as safetensors; the file itself is not changed.
+    """Add checkpoints that you have, unpacked or not. Each is recognised by its tensors, whatever
+    its name, and what inference needs is kept, as safetensors; the file itself is not changed.
 
     \b
     Examples:
       d2s weights import ~/Downloads/celeba_hq.ckpt
-      d2s weights import EdgeModel_gen.pth InpaintingModel_gen.pth --as edgeconnect --yes
+      d2s weights import big-lama.zip
+      # a folder, or both files of it
+      d2s weights import celeba/ --as edgeconnect --yes
+      # of several checkpoints in one archive
+      d2s weights import lama-models.zip --as lama-celeba
       d2s weights import runs/mine/refiner.safetensors --as mine
     """
+    from d2s_cli.weights.containers import checkpoints_in, for_entry, is_container, opened
     from d2s_cli.weights.manifest import manifest
     from d2s_cli.weights.store import file_sha256
 
-    if sha256 is not None and len(files) > 1:
+    if sha256 is not None and (len(files) > 1 or files[0].is_dir()):
         raise UsageError("--sha256 is for one file", "import the files one by one")
     records: dict[str, Installed] = {}
+    how = _Import(name, licence, yes, force, quiet)
     for path in files:
-        if not path.is_file():
+        if not path.exists():
             raise WeightsError(f"no weights file at {path}")
-        found = file_sha256(path)
+        found = file_sha256(path) if path.is_file() else ""
         if sha256 is not None and found != sha256.lower():
             raise WeightsError(f"{path} has the SHA-256 {found}, not {sha256.lower()}")
-        record = _import(path, name, found, licence, yes, force, quiet)
-        records[record.name] = record
+        if not is_container(path):
+            record = _import(path, found, path.name, how)
+            records[record.name] = record
+            continue
+        with opened(path, for_entry(path, name, member)) as made:
+            if more := len(checkpoints_in(path)) - len(made):
+                say_unless(quiet, f"note: {path} holds {more} more checkpoints; --member takes one")
+            for inner, file in made:
+                origin = inner if path.is_dir() else f"{path.name}: {inner}"
+                record = _import(file, found or file_sha256(file), origin, how)
+                records[record.name] = record
     for record in records.values():
         if missing := record.missing():
             say(f"{record.name} still lacks {', '.join(missing)}")
@@ -244,33 +273,52 @@ def import_weights(
             say_unless(quiet, _how_to_use(record.name, record.kind, guide))
 
 
-def _import(
-    path: Path, name: str | None, sha256: str, licence: str, yes: bool, force: bool, quiet: bool
-) -> Installed:
+@dataclass(frozen=True)
+class _Import:
+    """What was asked for; see `import_weights`."""
+
+    name: str | None
+    licence: str
+    yes: bool
+    force: bool
+    quiet: bool
+
+
+def _import(path: Path, sha256: str, origin: str, how: _Import) -> Installed:
+    """Install a file.
+
+    Args:
+        path: where it lies.
+        sha256: of what the user has: the file, or the zip file that it came in.
+        origin: what the record calls it.
+        how: what was asked for.
+    """
     from d2s_cli.weights.convert import choose_entry, inspect, own_kind, store_checkpoint
     from d2s_cli.weights.store import own_entry, read_record, remove_entry
 
     checkpoint = inspect(path)
-    entry, file = choose_entry(checkpoint, sha256, name)
-    record = own_entry(entry.name if entry else str(name), entry, own_kind(checkpoint), licence)
+    entry, file = choose_entry(checkpoint, sha256, how.name)
+    record = own_entry(
+        entry.name if entry else str(how.name), entry, own_kind(checkpoint), how.licence
+    )
     target = file.stored_name if file else path.stem + ".safetensors"
     before = read_record(record.name)
     own_refiner = file is None and record.kind == "refiner"
     there = before is not None and (own_refiner or target in {f.name for f in before.files})
-    if there and not force:
+    if there and not how.force:
         raise UsageError(
             f"{record.name} is installed already",
             f"try: d2s weights import {path} --as {record.name} --force",
         )
     if entry is not None:
         say(_notice(entry))
-        _accept([entry] if entry.limits else [], yes, "import", [str(path), "--as", entry.name])
+        _accept([entry] if entry.limits else [], how.yes, "import", [str(path), "--as", entry.name])
     if there and own_refiner:
         remove_entry(record.name)
     published = bool(file and file.sha256 == sha256)
-    record = store_checkpoint(checkpoint, record, target, path.name, sha256, published)
-    say_unless(quiet, f"{path} is {checkpoint.about}; stored as {record.folder / target}")
+    record = store_checkpoint(checkpoint, record, target, origin, sha256, published)
+    say_unless(how.quiet, f"{origin} is {checkpoint.about}; stored as {record.folder / target}")
     if file is not None and not published:
         what = "is not the published one" if file.sha256 else "is not known from elsewhere"
-        say_unless(quiet, f"note: its SHA-256 {what}; it is remembered: {sha256}")
+        say_unless(how.quiet, f"note: its SHA-256 {what}; it is remembered: {sha256}")
     return record

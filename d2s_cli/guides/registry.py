@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from d2s_cli.guides.patchmatch import patchmatch_available, patchmatch_guide
 from d2s_cli.guides.plugins import Plugin, call_plugin, find_plugins
 from d2s_cli.runtime import pick
 from d2s_cli.weights.bundled import bundled_guide
-from d2s_cli.weights.store import CHECKPOINT_SUFFIXES, installed, installed_files
+from d2s_cli.weights.containers import checkpoints_in, for_guide_of, is_container, opened
+from d2s_cli.weights.store import installed, installed_files
 
 #: guides that need no weights
 BUILT_IN: dict[str, Callable[[], Guide]] = {
@@ -140,10 +142,25 @@ def _load_from_weights(
     load = importlib.import_module(FROM_WEIGHTS[name]).load
     _check_options(name, load, options)
     check_types(name, load, options)
-    paths = files_here(name) if weights is None else checkpoint_files(weights)
-    guide: Guide = load(paths, pick(device, "fp32").device, **options)
+    paths = files_here(name) if weights is None else checkpoint_files(weights, name)
+    with _unpacked(paths, name) as files:
+        guide: Guide = load(files, pick(device, "fp32").device, **options)
     guide.name, guide.files = name, tuple(dict.fromkeys((*paths, *guide.files)))
     return guide
+
+
+@contextlib.contextmanager
+def _unpacked(paths: Sequence[Path], guide: str) -> Iterator[list[Path]]:
+    """Checkpoints in place of the zip files that hold them."""
+    files: list[Path] = []
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            if is_container(path):
+                made = stack.enter_context(opened(path, for_guide_of(guide)))
+                files += [file for _, file in made]
+            else:
+                files.append(path)
+        yield files
 
 
 def _load_plugin(
@@ -165,20 +182,22 @@ def files_here(name: str) -> list[Path]:
     return bundled_guide(name) or installed_files(name)
 
 
-def checkpoint_files(weights: WeightsPaths) -> list[Path]:
-    """The files that a user means: those given, all checkpoints in a folder, or an installed entry.
+def checkpoint_files(weights: WeightsPaths, guide: str = "") -> list[Path]:
+    """The files that a user means: those given, the checkpoints in a folder, or an installed entry.
+
+    Args:
+        weights: as typed.
+        guide: for which they are: of a folder with more, its own are taken.
 
     Raises:
         WeightsError: nothing there.
     """
+    for_folder = for_guide_of(guide) if guide else list
     given = [weights] if isinstance(weights, str | Path) else list(weights)
     paths: list[Path] = []
     for path in map(Path, given):
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix in CHECKPOINT_SUFFIXES)
-            if not inside:
-                raise WeightsError(f"no checkpoint in {path}", f"looked for {CHECKPOINT_SUFFIXES}")
-            paths += inside
+            paths += [path / name for name in for_folder(checkpoints_in(path))]
         elif path.is_file():
             paths.append(path)
         elif str(path) in installed():

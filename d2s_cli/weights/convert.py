@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from d2s_cli.errors import UsageError, WeightsError
-from d2s_cli.weights.download import MAX_SIZE, Fetched, discard
+from d2s_cli.weights.containers import unpack
+from d2s_cli.weights.download import Fetched, discard
 from d2s_cli.weights.manifest import Entry, PublishedFile, find_entry, manifest
 from d2s_cli.weights.reading import read_header, read_weights, write_safetensors
 from d2s_cli.weights.recognise import Match, recognise
 from d2s_cli.weights.store import (
-    CHUNK,
     Installed,
     StoredFile,
     add_file,
@@ -121,7 +120,9 @@ def install(entry: Entry, file: PublishedFile, fetched: Fetched) -> Installed:
     path = fetched.path
     try:
         if file.member:
-            path = unpack(fetched.path, file.member)
+            path = fetched.path.with_name(fetched.path.name + ".unpacked")
+            discard(path)
+            unpack(fetched.path, file.member, path)
         checkpoint = inspect(path)
         _check_architecture(checkpoint, file)
         record = store_checkpoint(
@@ -138,31 +139,6 @@ def install(entry: Entry, file: PublishedFile, fetched: Fetched) -> Installed:
         with contextlib.suppress(OSError):  # something else is begun there
             fetched.path.parent.rmdir()
     return record
-
-
-def unpack(archive: Path, member: str) -> Path:
-    """One file of a zip archive, unpacked beside it under a name of our own.
-
-    Raises:
-        WeightsError: not there, damaged, or more than weights can be.
-    """
-    target = archive.with_name(archive.name + ".unpacked")
-    discard(target)
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            info = opened.getinfo(member)
-            if info.file_size > MAX_SIZE:
-                raise WeightsError(f"{member} in {archive.name} has {info.file_size} bytes")
-            with opened.open(info) as source, target.open("xb") as out:
-                while chunk := source.read(CHUNK):
-                    out.write(chunk)
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
-        discard(target)
-        raise WeightsError(f"{archive.name} does not hold {member}: {error}") from error
-    except OSError as error:
-        discard(target)
-        raise WeightsError(f"cannot unpack {member}: {error}", "make room on the disk") from error
-    return target
 
 
 def _check_architecture(checkpoint: Checkpoint, file: PublishedFile) -> None:

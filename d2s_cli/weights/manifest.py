@@ -23,6 +23,7 @@ class PublishedFile:
     sources: tuple[str, ...] = ()
     by_hand: str = ""
     member: str = ""
+    inside: str = ""
     size: int | None = None
     sha256: str = ""
     sha256_starts: str = ""

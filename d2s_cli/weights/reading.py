@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from d2s_cli.errors import WeightsError
+from d2s_cli.weights.containers import checkpoints_in, is_container
 from d2s_cli.weights.pickles import HostilePickleError, MalformedPickleError, read_pickle
 
 HEADER_KEY = "d2s"
@@ -45,6 +46,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if not path.is_file():
         raise WeightsError(f"no weights file at {path}", "try: d2s inpaint --help, under --weights")
+    if is_container(path):
+        held = checkpoints_in(path)
+        raise WeightsError(
+            f"{path} is a zip file with {', '.join(held[:4])} in it, not a checkpoint",
+            f"try: d2s weights import {path}",
+        )
     if is_safetensors(path):
         tensors, config = _read_safetensors(path)
     else:

@@ -18,12 +18,12 @@ import platformdirs
 
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.weights.bundled import bundled_weights
+from d2s_cli.weights.containers import CHECKPOINT_SUFFIXES
 from d2s_cli.weights.manifest import Entry, for_guide, manifest
 
 RECORD = "entry.json"
 PARTIAL = ".partial"
 CHUNK = 1 << 20
-CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".pkl")
 #: names of entries are names of folders on every system
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
