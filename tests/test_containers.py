@@ -119,6 +119,7 @@ def test_a_zip_file_of_another_guide_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as raised:
         d2s.load_guide("lama", weights=path)
     assert f"{path}: a/w.pth holds no Fourier network" in raised.value.message
+    assert "it holds WavePaint" in raised.value.hint
     error = weights("info", path, fails=WeightsError)
     assert "is a zip file with a/w.pth in it" in error.message
     assert f"d2s weights import {path}" in error.hint

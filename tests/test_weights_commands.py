@@ -280,6 +280,9 @@ def test_import_of_a_wrong_file_for_an_entry(tmp_path: Path) -> None:
     path.write_bytes(saved(lama()))
     error = weights("import", path, "--as", "mat", "--yes", fails=WeightsError)
     assert "holds LaMa, 2 blocks, not mat-256" in error.message
+    path.write_bytes(saved(lama(9)))
+    error = weights("import", path, "--as", "mat", "--yes", fails=WeightsError)
+    assert error.hint == f"try: d2s weights import {path} --as lama-celeba"
 
 
 def edgeconnect(edge: bool) -> dict[str, Any]:
@@ -299,6 +302,9 @@ def test_entries_of_several_files(tmp_path: Path) -> None:
     assert "edgeconnect, edgeconnect-places" in error.message
     result = weights("import", edge, "--as", "edgeconnect", "--yes")
     assert "still lacks InpaintingModel_gen.pth" in result.stderr
+    error = weights("pull", "edgeconnect", fails=WeightsError)
+    both = "d2s weights import EdgeModel_gen.pth InpaintingModel_gen.pth --as edgeconnect"
+    assert f"{both} (or the folder or zip file" in error.hint
     with pytest.raises(WeightsError, match="lack InpaintingModel_gen"):
         installed_files("edgeconnect")
     assert weights("verify", code=7).stdout == "edgeconnect: InpaintingModel_gen.pth is missing\n"

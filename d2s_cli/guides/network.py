@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from d2s_cli.errors import WeightsError
 from d2s_cli.guides.contract import Guide, as_near
 from d2s_cli.weights.reading import check_fit, read_weights
+from d2s_cli.weights.recognise import recognise
 from d2s_cli.weights.store import how_to_check
 
 #: image and hole of a size that the network takes -> the filled image
@@ -245,9 +246,11 @@ def recognising(
     try:
         yield
     except KeyError as missing:
+        known = recognise({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        instead = f"it holds {known.about}\n" if known else ""
         raise WeightsError(
             f"{path} holds no {what}: the tensor {missing} is missing",
-            f"expected names: {expected}\n{some_names(tensors)}",
+            f"{instead}expected names: {expected}\n{some_names(tensors)}",
         ) from None
 
 

@@ -176,7 +176,14 @@ def choose_entry(
             return None, None
         own = [pair for pair in fitting if pair[0].name == given]
         if not own:
-            _check_architecture(checkpoint, find_entry(given).files[0])
+            try:
+                _check_architecture(checkpoint, find_entry(given).files[0])
+            except WeightsError as error:
+                if fitting:
+                    error.hint = (
+                        f"try: d2s weights import {checkpoint.path} --as {fitting[0][0].name}"
+                    )
+                raise
         return own[0]
     exact = [pair for pair in fitting if pair[1].sha256 == sha256]
     named = [pair for pair in fitting if pair[1].name == checkpoint.path.name]

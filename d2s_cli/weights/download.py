@@ -19,8 +19,8 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from d2s_cli.errors import WeightsError
-from d2s_cli.weights.manifest import PublishedFile
-from d2s_cli.weights.store import CHUNK, partial_folder
+from d2s_cli.weights.manifest import PublishedFile, manifest
+from d2s_cli.weights.store import CHUNK, import_line, partial_folder
 
 if TYPE_CHECKING:
     import requests
@@ -138,7 +138,8 @@ def _by_hand(entry: str, file: PublishedFile, settings: Settings) -> str:
         lines.append("try: without --offline, or --mirror file:///FOLDER")
     if file.by_hand:
         lines.append(f"by hand: {file.by_hand}")
-    lines.append(f"if you have it: d2s weights import {file.name} --as {entry}")
+    together = manifest()[entry].files if entry in manifest() else (file,)
+    lines.append(f"if you have it: {import_line(entry, [f.name for f in together])}")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -218,13 +219,19 @@ def how_to_get(name: str) -> str:
     lines = []
     if not entry.by_hand:
         lines.append(f"try: d2s weights pull {name}")
-    lines += [f"{file.name} is at {file.by_hand}" for file in entry.files if file.by_hand]
-    files = " ".join(file.name for file in entry.files)
-    lines.append(f"if you have it: d2s weights import {files} --as {name}")
+    # files of one share page are named once
+    lines += dict.fromkeys(f"by hand: {file.by_hand}" for file in entry.files if file.by_hand)
+    lines.append(f"if you have it: {import_line(name, [file.name for file in entry.files])}")
     others = [other.name for other in for_guide(name) if other.name != name and not other.by_hand]
     if others:
         lines.append(f"or: d2s weights pull {others[0]}")
     return "\n".join(lines)
+
+
+def import_line(entry: str, files: Sequence[str]) -> str:
+    """What to type to take in an entry's files once they are here."""
+    whole = " (or the folder or zip file that they lie in)" if len(files) > 1 else ""
+    return f"d2s weights import {' '.join(files)} --as {entry}{whole}"
 
 
 def remove_entry(name: str) -> int:
