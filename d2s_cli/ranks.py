@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -95,6 +95,16 @@ class Ranks:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replace gradients by their sums over all ranks, everywhere."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        sums = self.total(torch.cat([g.reshape(-1) for g in gradients]))
+        parts = torch.split(sums, [g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def any(self, asked: bool) -> bool:
         """True everywhere if it is true for one."""

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from processes import first_of_two, pickled
 from torch import Tensor, nn
 
 import d2s_cli as d2s
@@ -27,7 +28,7 @@ from d2s_cli.training.adversary import (
     made_patches,
 )
 from d2s_cli.training.candidates import load_candidates
-from d2s_cli.training.guide import EXPORT, GuideConfig, train_guide
+from d2s_cli.training.guide import EXPORT, GuideConfig, GuideTrainer, train_guide
 from d2s_cli.training.run import Pace
 
 CPU = Compute(torch.device("cpu"))
@@ -42,11 +43,28 @@ TINY = GuideConfig(
 )
 
 
+#: the other of two processes, as the pickle says
+SCRIPT = """
+import pickle, sys
+sys.modules["torch.utils.tensorboard"] = None  # takes long to import
+import torch
+from d2s_cli.runtime import Compute
+from d2s_cli.training import guide
+torch.set_num_threads(1)
+class Brightness(torch.nn.Module):
+    def forward(self, image, truth, hole):
+        return (image.mean((2, 3)) - truth.mean((2, 3))).square().mean(1)
+guide.PerceptualDistance = Brightness
+folder, output, config = pickle.load(open(sys.argv[1], "rb"))
+guide.train_guide([folder], output, config, Compute(torch.device("cpu")))
+"""
+
+
 class Brightness(nn.Module):
     """Stands in for the perceptual network, which is a package of its own."""
 
     def forward(self, image: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
-        return (image.mean((2, 3)) - truth.mean((2, 3))).square().mean()
+        return (image.mean((2, 3)) - truth.mean((2, 3))).square().mean(1)
 
 
 @pytest.fixture(autouse=True)
@@ -119,8 +137,8 @@ def test_only_patches_that_lie_in_the_hole_count_as_made() -> None:
     weight = made_patches(hole, (8, 8))
     assert torch.equal(weight[0, 0, :, 0], torch.tensor([0.0] * 4 + [1.0] * 4))
     scores = torch.where(weight > 0, -2.0, 5.0)
-    assert float(adversary_loss(torch.full_like(scores, 1.5), scores, weight)) == 0
-    assert float(deceit_loss(scores, weight)) == 2
+    assert adversary_loss(torch.full_like(scores, 1.5), scores, weight) == (0, 0)
+    assert float(deceit_loss(scores, weight)) == 2 * float(weight.sum())
 
 
 def test_the_adversary_learns_to_tell_noise_from_ramps() -> None:
@@ -132,7 +150,7 @@ def test_the_adversary_learns_to_tell_noise_from_ramps() -> None:
     losses = []
     for _ in range(30):
         real, made = adversary(ramp, hole), adversary(torch.randn(4, 3, 32, 32), hole)
-        loss = adversary_loss(real, made, made_patches(hole, (4, 4)))
+        loss = sum(adversary_loss(real, made, made_patches(hole, (4, 4)))) / real.numel()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -162,6 +180,45 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_two_processes_make_the_guide_of_one(folder: Path, tmp_path: Path) -> None:
+    """Uneven shares, and steps with one example, of which the second process has none."""
+    config = dataclasses.replace(TINY, images=40, batch=5, warmup=0, learning_rate=1e-3)
+    steps = 9
+    assert {config.size_of(step)[1] for step in range(steps)} == {1, 5}
+    job = pickled(tmp_path / "job", folder, tmp_path / "shared", config)
+    with first_of_two(SCRIPT, [job]):
+        shared = train_guide([folder], tmp_path / "shared", config, CPU)
+    alone = train_guide([folder], tmp_path / "alone", config, CPU)
+    assert shared.images == alone.images > config.adversary_from
+    for name in ("network", "adversary"):
+        began = getattr(GuideTrainer(config, tmp_path, CPU), name).state_dict()
+        weights = [getattr(trainer, name).state_dict() for trainer in (shared, alone)]
+        moved = difference(weights[1], began)
+        assert moved > 0.01
+        assert difference(*weights) < 0.02 * moved
+
+
+def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return float(torch.cat([(a[key] - b[key]).flatten() for key in a]).norm())
+
+
+def test_workers_draw_what_a_thread_draws(folder: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, images=12)
+    for name, workers in (("thread", 0), ("workers", 1)):
+        train_guide([folder], tmp_path / name, config, CPU, Pace(workers=workers))
+    exports = [(tmp_path / name / EXPORT).read_bytes() for name in ("thread", "workers")]
+    assert exports[0] == exports[1]
+
+
+def test_aligned_pictures_have_candidates_of_their_own(folder: Path, tmp_path: Path) -> None:
+    photos = guide_training.read_photos([folder], TINY)
+    aligned = dataclasses.replace(TINY, data="aligned")
+    crops, whole = (load_candidates(tmp_path, photos, c, 6) for c in (TINY, aligned))
+    assert len(list(tmp_path.iterdir())) == 2
+    assert not np.array_equal(crops.images, whole.images)
+
+
 def test_training_moves_the_fill_towards_the_truth(folder: Path, tmp_path: Path) -> None:
     told: list[float] = []
     config = dataclasses.replace(
@@ -183,9 +240,9 @@ def test_examples_with_a_candidate_are_made_once_and_turned_together(
     folder: Path, tmp_path: Path
 ) -> None:
     photos = guide_training.read_photos([folder], TINY)
-    first = load_candidates(tmp_path, photos, 0, 6, 32)
+    first = load_candidates(tmp_path, photos, TINY, 6)
     written = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    again = load_candidates(tmp_path, [], 0, 6, 32)
+    again = load_candidates(tmp_path, [], TINY, 6)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == written
     assert np.array_equal(first.fills, again.fills)
     rng = np.random.default_rng(0)

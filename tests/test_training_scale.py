@@ -6,13 +6,7 @@ import dataclasses
 import errno
 import json
 import logging
-import os
-import pickle
 import signal
-import socket
-import subprocess
-import sys
-from datetime import timedelta
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +16,7 @@ import pytest
 import torch
 from conftest import QUICK, filled, make_weights, photo
 from PIL import Image
+from processes import first_of_two, pickled, start
 from typer.testing import CliRunner
 
 from d2s_cli.cli import train as train_command
@@ -113,20 +108,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utilisation, "TRIAL_SECONDS", 0.001)
 
 
-def start(words: list[str], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *words],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def pickled(path: Path, *values: object) -> str:
-    path.write_bytes(pickle.dumps(values))
-    return str(path)
-
-
 def weights_of(trainer: RefinerTrainer) -> dict[str, torch.Tensor]:
     return trainer.refiner.unet.state_dict()
 
@@ -144,7 +125,7 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 
 def test_two_processes_make_the_weights_of_one_and_stop_together(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path
 ) -> None:
     """Uneven shares, steps with fewer examples than processes, and one process that goes on.
 
@@ -155,21 +136,8 @@ def test_two_processes_make_the_weights_of_one_and_stop_together(
     )
     assert {config.size_of(step)[1] for step in range(6)} == {1, 5}
     job = pickled(tmp_path / "job", folder, tmp_path / "shared", config)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    other = start([job, "6", "0"], RANK="1", **shared)
-    with monkeypatch.context() as patch:
-        patch.setattr("d2s_cli.ranks.PATIENCE", timedelta(minutes=3))
-        for name, value in {"RANK": "0", **shared}.items():
-            patch.setenv(name, value)
-        try:
-            train([folder], tmp_path / "shared", config, CPU)
-        finally:
-            Ranks.leave()
-            errors = other.communicate(timeout=100)[1]
-    assert other.returncode == 0, errors
+    with first_of_two(SCRIPT, [job, "6", "0"]):
+        train([folder], tmp_path / "shared", config, CPU)
     alone = train([folder], tmp_path / "alone", config, CPU, Pace(stop=stop_after(6)))
     states = [torch.load(tmp_path / name / CHECKPOINT) for name in ("shared", "alone")]
     assert [(s["images"], s["step"]) for s in states] == [(alone.images, 6)] * 2
@@ -466,7 +434,7 @@ def test_a_run_killed_while_it_saves_goes_on_from_the_checkpoint_before(
 ) -> None:
     threads = torch.get_num_threads()
     job = pickled(tmp_path / "job", folder, tmp_path / "killed", RUN)
-    run = start([job, "99", "3"])
+    run = start(SCRIPT, [job, "99", "3"])
     errors = run.communicate(timeout=300)[1]
     assert run.returncode == -signal.SIGKILL, errors
     torch.set_num_threads(1)  # as that process: sums of more threads are rounded otherwise
@@ -532,7 +500,7 @@ def run_command(*words: str) -> D2SError | None:
         (["--workers", "many"], "--workers must be"),
         (["--workers", "0"], "--workers must be"),
         (["--size", "8"], "--size must be"),
-        (["--masks", "none"], "unknown setting"),
+        (["--masks", "none"], "unknown masks"),
         (["--data", "tiles"], "unknown data"),
     ],
 )

@@ -239,6 +239,7 @@ def train(
         "warmup": warmup,
         "cooldown": cooldown,
         "masks": masks,
+        "data": data,
         "sizes": (size,) if size else None,
         "size_shares": (1.0,) if size else None,
         "seed": seed,
@@ -248,10 +249,8 @@ def train(
         _refuse_for_guides(
             {
                 "--init": init is not None,
-                "--data": data != "crops",
                 "--min-snr": min_snr is not None,
                 "--checkpointing": checkpointing,
-                "--workers": workers != "memory",
                 "--val": bool(val),
             }
         )
@@ -287,13 +286,9 @@ def train(
             validated=validated,
         )
         if model == "guide":
-            if ranks.size > 1:
-                raise UsageError(
-                    "a guide is trained by one process", "start it without torchrun: d2s train ..."
-                )
             saved, seen = _train_guide(folders, output, changes, compute, pace)
         else:
-            ours = {"data": data, "checkpointing": checkpointing, "min_snr": min_snr}
+            ours = {"checkpointing": checkpointing, "min_snr": min_snr}
             saved, seen = _train_refiner(
                 folders, output, preset, changes | ours, compute, pace, init, val or []
             )

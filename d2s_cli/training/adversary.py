@@ -28,18 +28,21 @@ class PatchAdversary(nn.Module):
         return scores.float()
 
 
+def patches_of(hole: Tensor) -> tuple[int, int]:
+    """Rows and columns of the adversary's scores for pictures of this size."""
+    return int(hole.shape[-2]) // 8, int(hole.shape[-1]) // 8
+
+
 def made_patches(hole: Tensor, size: tuple[int, int]) -> Tensor:
     """1 where a patch lies mostly in the hole: only these count as made (LaMa's rule)."""
     return (F.interpolate(hole, size, mode="area") > 0.5).float()
 
 
-def adversary_loss(real: Tensor, made: Tensor, weight: Tensor) -> Tensor:
-    """Hinge loss; `weight` is `made_patches`."""
-    known = F.relu(1 - real).mean()
-    false = (weight * F.relu(1 + made)).sum() / weight.sum().clamp(min=1)
-    return known + false
+def adversary_loss(real: Tensor, made: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Hinge loss of real patches and of made ones, each summed; `weight` is `made_patches`."""
+    return F.relu(1 - real).sum(), (weight * F.relu(1 + made)).sum()
 
 
 def deceit_loss(made: Tensor, weight: Tensor) -> Tensor:
-    """What the guide pays for patches that are told apart."""
-    return -(weight * made).sum() / weight.sum().clamp(min=1)
+    """What the guide pays for patches that are told apart, summed."""
+    return -(weight * made).sum()

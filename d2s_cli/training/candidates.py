@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from d2s_cli.guides.patchmatch import patchmatch_guide
 from d2s_cli.training.data import Picture, draw_example
+from d2s_cli.training.run import Schedule
 
 #: examples in one file
 SHARD = 64
@@ -47,9 +48,8 @@ class Candidates:
 def load_candidates(
     folder: Path,
     photos: Sequence[Picture],
-    seed: int,
+    schedule: Schedule,
     count: int,
-    size: int,
     report: Callable[[int], None] = lambda made: None,
 ) -> Candidates:
     """Read the examples of a run, making those that are not there yet.
@@ -57,17 +57,19 @@ def load_candidates(
     Args:
         folder: where they are kept.
         photos: to crop from.
-        seed: of the run; example k depends on (seed, k) alone.
+        schedule: of the run; example k depends on its seed, data and first size, and k, alone.
         count: how many.
-        size: side of the crops, pixels.
         report: called with how many there are, after each file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = []
+    name = f"{schedule.sizes[0]}-{schedule.seed}"
+    if schedule.data != "crops":
+        name = f"{schedule.data}-{name}"
     for first in range(0, count, SHARD):
-        path = folder / f"{size}-{seed}-{first:06d}.npz"
+        path = folder / f"{name}-{first:06d}.npz"
         if not path.exists():
-            _make_shard(path, photos, seed, first, min(SHARD, count - first), size)
+            _make_shard(path, photos, schedule, first, min(SHARD, count - first))
         with np.load(path) as file:
             shards.append((file["images"], file["holes"], file["fills"]))
         report(min(first + SHARD, count))
@@ -76,11 +78,13 @@ def load_candidates(
 
 
 def _make_shard(
-    path: Path, photos: Sequence[Picture], seed: int, first: int, count: int, size: int
+    path: Path, photos: Sequence[Picture], schedule: Schedule, first: int, count: int
 ) -> None:
     guide = patchmatch_guide()
+    seed, size = schedule.seed, schedule.sizes[0]
     examples = [
-        draw_example(photos, seed, FIRST_NUMBER + first + i, size, "mixed") for i in range(count)
+        draw_example(photos, seed, FIRST_NUMBER + first + i, size, "mixed", schedule.data)
+        for i in range(count)
     ]
     fills = [guide.fill_picture(e.image, e.hole, seed) for e in examples]
     partial = path.with_suffix(".part")

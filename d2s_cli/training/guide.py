@@ -7,22 +7,25 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from d2s_cli.errors import WeightsError
 from d2s_cli.guides.fill_network import FillConfig, FillNetwork, push_pull
 from d2s_cli.guides.opencv import METHODS, opencv_fill
 from d2s_cli.images.convert import from_unit_range, to_unit_range
+from d2s_cli.ranks import Ranks
 from d2s_cli.runtime import Compute
 from d2s_cli.training.adversary import (
     PatchAdversary,
     adversary_loss,
     deceit_loss,
     made_patches,
+    patches_of,
 )
 from d2s_cli.training.candidates import Candidates, load_candidates
 from d2s_cli.training.data import (
@@ -36,6 +39,7 @@ from d2s_cli.training.data import (
 from d2s_cli.training.ema import Ema, ema_decay
 from d2s_cli.training.perceptual import PerceptualDistance
 from d2s_cli.training.run import (
+    ALONE,
     Pace,
     Schedule,
     describe,
@@ -85,11 +89,23 @@ class GuideConfig(Schedule):
     adversary_from: int = 10_000
 
 
+class _Counts(NamedTuple):
+    """Of the whole batch: items, hole pixels, made patches; and whether this process has a share
+    (one that has none goes through the motions with an example that counts as nothing)."""
+
+    share: bool
+    items: Tensor
+    pixels: Tensor
+    patches: Tensor
+
+
 class GuideTrainer:
     """The state of a run: network, its average, adversary, and both optimisers."""
 
-    def __init__(self, config: GuideConfig, output: Path, compute: Compute) -> None:
-        self.config, self.output, self.compute = config, output, compute
+    def __init__(
+        self, config: GuideConfig, output: Path, compute: Compute, ranks: Ranks = ALONE
+    ) -> None:
+        self.config, self.output, self.compute, self.ranks = config, output, compute, ranks
         torch.manual_seed(config.seed)
         self.network = FillNetwork(config.network).to(compute.device)
         self.adversary = PatchAdversary().to(compute.device)
@@ -110,7 +126,8 @@ class GuideTrainer:
         self.step_number = 0
 
     def step(self, batch: Batch) -> float:
-        """One step of the guide, and one of the adversary; returns the guide's loss."""
+        """One step of the guide, and one of the adversary, on this process' share of the batch;
+        returns the guide's loss for the whole one."""
         config, device = self.config, self.compute.device
         image, hole = batch.image.to(device), batch.hole.to(device)
         smooth = push_pull(image, hole)
@@ -118,49 +135,68 @@ class GuideTrainer:
         rate = config.rate_at(self.images)
         for group in (*self.optimizer.param_groups, *self.adversary_optimizer.param_groups):
             group["lr"] = rate
+        counts = self._counts(hole)
         self.network.train()
         with self.compute.network_precision():
             fill = self.network(candidate, smooth, hole)
-        loss = self._loss(fill, image, hole)
-        if not math.isfinite(value := float(loss.detach())):
+        loss = self._loss(fill, image, hole, counts)
+        value = float(self.ranks.total(loss.detach().clone()))
+        if not math.isfinite(value):
             raise WeightsError(
                 f"the loss became {value} after {self.images} images",
                 "the last checkpoint is whole; go on with a lower --learning-rate",
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_CLIP)
-        self.optimizer.step()
+        self._descend(loss, self.optimizer, self.network, GRADIENT_CLIP)
         if self.images >= config.adversary_from:
-            self._adversary_step(fill.detach(), image, hole)
-        decay = ema_decay(self.images, len(image), config.ema_halflife, config.ema_decay)
+            loss = self._adversary_loss(fill.detach(), image, hole, counts)
+            self._descend(loss, self.adversary_optimizer, self.adversary)
+        items = config.size_of(self.step_number)[1]
+        decay = ema_decay(self.images, items, config.ema_halflife, config.ema_decay)
         self.ema.update(self.network, decay)
-        self.images += len(image)
+        self.images += items
         self.step_number += 1
         return value
 
-    def _loss(self, fill: Tensor, image: Tensor, hole: Tensor) -> Tensor:
+    def _counts(self, hole: Tensor) -> _Counts:
+        """What the sums over this process' share are divided by: counts of the whole batch."""
+        share = bool(self.config.share(self.step_number, self.ranks))
+        made = made_patches(hole, patches_of(hole)).sum()
+        ours = torch.stack([torch.tensor(float(len(hole)), device=hole.device), hole.sum(), made])
+        items, pixels, patches = self.ranks.total(ours * share).clamp(min=1)
+        return _Counts(share, items, pixels, patches)
+
+    def _loss(self, fill: Tensor, image: Tensor, hole: Tensor, counts: _Counts) -> Tensor:
+        """This process' part of the loss; the parts add up to that of the whole batch."""
         config = self.config
-        l1 = ((fill - image).abs() * hole).sum() / (3 * hole.sum())
+        l1 = ((fill - image).abs() * hole).sum() / (3 * counts.pixels)
         with self.compute.network_precision():
-            perceptual = self.perceptual(fill, image, hole)
+            perceptual = self.perceptual(fill, image, hole).sum() / counts.items
             loss: Tensor = config.l1 * l1 + config.perceptual * perceptual
             if self.images < config.adversary_from or not config.adversarial:
-                return loss
+                return loss * counts.share
             scores = self.adversary(fill, hole)
-        weight = made_patches(hole, (scores.shape[-2], scores.shape[-1]))
-        loss = loss + config.adversarial * deceit_loss(scores, weight)
-        return loss
+        deceit = deceit_loss(scores, made_patches(hole, patches_of(hole))) / counts.patches
+        whole: Tensor = loss + config.adversarial * deceit
+        return whole * counts.share
 
-    def _adversary_step(self, fill: Tensor, image: Tensor, hole: Tensor) -> None:
+    def _adversary_loss(self, fill: Tensor, image: Tensor, hole: Tensor, counts: _Counts) -> Tensor:
         with self.compute.network_precision():
             scores = self.adversary(torch.cat([image, fill]), torch.cat([hole, hole]))
         real, made = scores.chunk(2)
-        weight = made_patches(hole, (made.shape[-2], made.shape[-1]))
-        loss = adversary_loss(real, made, weight)
-        self.adversary_optimizer.zero_grad(set_to_none=True)
+        known, false = adversary_loss(real, made, made_patches(hole, patches_of(hole)))
+        patches = counts.items * (real.numel() / len(real))
+        loss: Tensor = known / patches + false / counts.patches
+        return loss * counts.share
+
+    def _descend(
+        self, loss: Tensor, optimizer: torch.optim.Optimizer, network: nn.Module, clip: float = 0.0
+    ) -> None:
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.adversary_optimizer.step()
+        self.ranks.add_gradients(network.parameters())
+        if clip:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+        optimizer.step()
 
     def save(self) -> None:
         """Write checkpoint and averaged guide; the old ones stay until these are whole."""
@@ -184,7 +220,8 @@ class GuideTrainer:
 
     def resume(self) -> bool:
         """Go on from the checkpoint in the output folder, if there is one."""
-        if (state := load_checkpoint(self.output, self.config.network)) is None:
+        state = self.ranks.once(lambda: load_checkpoint(self.output, self.config.network))
+        if state is None:
             return False
         self.network.load_state_dict(state["guide"])
         self.ema.load(state["ema"])
@@ -215,9 +252,36 @@ class GuideTrainer:
         self._shown = batch
 
 
-def soft_batch(examples: Sequence[Example], rng: np.random.Generator) -> Batch:
-    """Examples with Telea's or the Navier-Stokes fill as candidate."""
-    methods = [str(rng.choice(list(METHODS))) for _ in examples]
+@dataclass(frozen=True)
+class GuideDrawing:
+    """Step -> this process' share of the batch. Depends on the step alone, and can be pickled."""
+
+    photos: Sequence[Picture]
+    candidates: Candidates
+    config: GuideConfig
+    ranks: Ranks
+
+    def __call__(self, step: int) -> Batch:
+        config = self.config
+        side, count = config.size_of(step)
+        numbers = config.share(step, self.ranks) or [0]
+        rng = np.random.default_rng([config.seed, step, 3])
+        kind = rng.random()
+        if side == config.sizes[0] and kind < config.candidate_share:
+            return candidate_batch(self.candidates, rng, count, numbers)
+        first = step * EXAMPLES_A_STEP
+        examples = [
+            draw_example(self.photos, config.seed, first + i, side, config.masks, config.data)
+            for i in numbers
+        ]
+        if kind >= config.candidate_share + config.soft_share:
+            return make_batch(examples)
+        methods = [str(rng.choice(list(METHODS))) for _ in range(count)]
+        return soft_batch(examples, [methods[i] for i in numbers])
+
+
+def soft_batch(examples: Sequence[Example], methods: Sequence[str]) -> Batch:
+    """Examples with the results of OpenCV's methods as candidates."""
     fills = [
         opencv_fill(np.where(e.hole[..., None], np.uint8(0), e.image), e.hole, method)
         for e, method in zip(examples, methods, strict=True)
@@ -225,9 +289,12 @@ def soft_batch(examples: Sequence[Example], rng: np.random.Generator) -> Batch:
     return dataclasses.replace(make_batch(examples), candidate=to_unit_range(np.stack(fills)))
 
 
-def candidate_batch(candidates: Candidates, rng: np.random.Generator, count: int) -> Batch:
-    """Examples that have PatchMatch's result."""
-    images, holes, fills = zip(*(candidates.draw(rng) for _ in range(count)), strict=True)
+def candidate_batch(
+    candidates: Candidates, rng: np.random.Generator, count: int, numbers: Sequence[int]
+) -> Batch:
+    """Those of `count` examples with PatchMatch's result that have these numbers."""
+    drawn = [candidates.draw(rng) for _ in range(count)]
+    images, holes, fills = zip(*(drawn[i] for i in numbers), strict=True)
     return Batch(
         image=to_unit_range(np.stack(images)),
         hole=torch.from_numpy(np.stack(holes))[:, None].float(),
@@ -245,32 +312,25 @@ def train_guide(
 ) -> GuideTrainer:
     """Train until `config.images` are seen, or the pace says stop; save on the way and at the end.
 
+    Started by torchrun, all processes train one guide. `config.batch` is that of all together.
+
     Args:
         folders: pictures to train on, any size, subfolders included.
         output: checkpoint.pt, guide.safetensors, log.jsonl, samples/ and candidates/ go here.
         prepared: called with how many examples have PatchMatch's result, while these are made.
     """
-    photos = read_photos(folders, config)
-    trainer = GuideTrainer(config, output, compute)
+    pace = pace or Pace()
+    ranks = Ranks.join(compute.device)
+    photos = read_photos(folders, config, pace.workers, ranks)
+    trainer = GuideTrainer(config, output, compute, ranks)
     trainer.resume()
-    size = config.sizes[0]
-    candidates = load_candidates(
-        output / "candidates", photos, config.seed, config.candidates, size, prepared
-    )
-    trainer.show_always(candidate_batch(candidates, np.random.default_rng(0), SHOWN))
 
-    def draw(step: int) -> Batch:
-        side, count = config.size_of(step)
-        rng = np.random.default_rng([config.seed, step, 3])
-        kind = rng.random()
-        if side == size and kind < config.candidate_share:
-            return candidate_batch(candidates, rng, count)
-        first = step * EXAMPLES_A_STEP
-        examples = [
-            draw_example(photos, config.seed, first + i, side, config.masks) for i in range(count)
-        ]
-        soft = kind < config.candidate_share + config.soft_share
-        return soft_batch(examples, rng) if soft else make_batch(examples)
+    def load() -> Candidates:
+        return load_candidates(output / "candidates", photos, config, config.candidates, prepared)
 
-    drive(trainer, draw, photos, config.images, output, pace or Pace())
+    candidates = ranks.once(load)
+    shown = range(SHOWN)
+    trainer.show_always(candidate_batch(candidates, np.random.default_rng(0), SHOWN, shown))
+    draw = GuideDrawing(photos, candidates, config, ranks)
+    drive(trainer, draw, photos, config.images, output, pace, ranks)
     return trainer

@@ -44,14 +44,14 @@ class PerceptualDistance(nn.Module):
         return found
 
     def forward(self, image: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
-        """Distance in the hole and next to it, averaged over the hole; a scalar."""
+        """Distances in each picture's hole and next to it, averaged over the hole: N numbers."""
         with torch.no_grad():
             wanted = self.features(truth)
         share = hole.mean((1, 2, 3)).clamp(min=1e-3)
-        total = torch.zeros((), device=image.device)
+        total = torch.zeros_like(share)
         for ours, theirs in zip(self.features(image), wanted, strict=True):
             difference = (ours - theirs).square().sum(1).mean((1, 2))
-            total = total + (difference / share).mean()
+            total = total + difference / share
         return total
 
 

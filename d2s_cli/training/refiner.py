@@ -31,10 +31,10 @@ from d2s_cli.diffusion.refiner import (
 )
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNet, UNetConfig
-from d2s_cli.errors import InputError, UsageError, WeightsError
+from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.ranks import Ranks
 from d2s_cli.runtime import Compute, channels_last
-from d2s_cli.training.data import DATA, EXAMPLES_A_STEP, Batch, draw_example, make_batch
+from d2s_cli.training.data import EXAMPLES_A_STEP, Batch, draw_example, make_batch
 from d2s_cli.training.ema import Ema, ema_decay
 from d2s_cli.training.pictures import Picture
 from d2s_cli.training.run import (
@@ -70,7 +70,6 @@ class TrainConfig(Schedule):
         tk_power: above 1 draws low noise more often.
         per_hole: average the loss over the hole instead of the picture.
         min_snr: gamma of `min_snr_weights`; None weights all levels alike.
-        data: "crops" or "aligned", see `draw_example`.
         checkpointing: see UNet.
         init: name of the refiner that the run began with.
     """
@@ -82,14 +81,8 @@ class TrainConfig(Schedule):
     tk_power: float = 1.0
     per_hole: bool = False
     min_snr: float | None = None
-    data: str = "crops"
     checkpointing: bool = False
     init: str = ""
-
-    def share(self, step: int, ranks: Ranks) -> list[int]:
-        """Which of a step's examples are this process'; none if there are fewer than processes."""
-        _, count = self.size_of(step)
-        return list(range(ranks.rank, count, ranks.size))
 
 
 #: the paper's recipe: what to use for checkpoints to compare with published ones
@@ -330,15 +323,10 @@ def train(
         WeightsError: a damaged checkpoint, or numbers that became infinite or none.
     """
     pace = pace or Pace()
-    if config.data not in DATA:
-        raise UsageError(f"unknown data {config.data!r}", f"one of: {', '.join(DATA)}")
     if config.min_snr is not None and not config.min_snr > 0:
         raise UsageError(f"min-SNR's gamma must be above 0, not {config.min_snr}")
     ranks = Ranks.join(compute.device)
-    if ranks.first and config.batch < ranks.size:
-        log.warning("a batch of %d leaves some of %d processes idle", config.batch, ranks.size)
     photos = read_photos(folders, config, pace.workers, ranks)
-    _check_same(ranks, len(photos))
     unseen = read_photos(held_out, config) if held_out and ranks.first else []
     trainer = RefinerTrainer(config, output, compute, ranks)
     if not trainer.resume() and init is not None:
@@ -355,15 +343,6 @@ def train(
         _validation(trainer, unseen) if unseen else None,
     )
     return trainer
-
-
-def _check_same(ranks: Ranks, pictures: int) -> None:
-    """Raise InputError if processes, which may be on other machines, have other pictures."""
-    if int(ranks.total(torch.tensor([pictures]))) != ranks.size * pictures:
-        raise InputError(
-            f"process {ranks.rank} finds {pictures} pictures, others find other numbers",
-            "give every machine the same folders at the same place",
-        )
 
 
 def _validation(trainer: RefinerTrainer, unseen: Sequence[Picture]) -> Callable[[], dict[str, Any]]:

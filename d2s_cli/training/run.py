@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from d2s_cli.errors import InputError, UsageError, WeightsError
 from d2s_cli.ranks import Ranks
-from d2s_cli.training.data import Batch
+from d2s_cli.training.data import DATA, Batch
 from d2s_cli.training.logbook import Logbook
 from d2s_cli.training.pictures import Picture, PictureFiles, load_photos
 from d2s_cli.training.streams import DrawBatch, open_stream
@@ -50,6 +50,7 @@ class Schedule:
         weight_decay: of AdamW; 0 makes it Adam.
         ema_halflife: in images, see ema.py; `ema_decay` overrides it with a constant factor.
         masks: "paper" (MAT's large) or "mixed".
+        data: "crops" or "aligned", see `draw_example`.
         seed: of everything random.
     """
 
@@ -65,6 +66,7 @@ class Schedule:
     ema_halflife: float = 20_000
     ema_decay: float | None = None
     masks: str = "paper"
+    data: str = "crops"
     seed: int = 0
 
     def size_of(self, step: int) -> tuple[int, int]:
@@ -73,6 +75,11 @@ class Schedule:
         size = int(rng.choice(self.sizes, p=self.size_shares))
         pixels = self.batch * self.sizes[0] ** 2
         return size, max(1, round(pixels / size**2))
+
+    def share(self, step: int, ranks: Ranks) -> list[int]:
+        """Which of a step's examples are this process'; none if there are fewer than processes."""
+        _, count = self.size_of(step)
+        return list(range(ranks.rank, count, ranks.size))
 
     def rate_at(self, images: int) -> float:
         """Learning rate: linear warm-up, constant or cosine, linear cool-down to 0 at the end."""
@@ -154,22 +161,41 @@ def read_photos(
 
     Args:
         workers: 0 has them in memory, else they are decoded where they are drawn.
-        ranks: the first one finds out for all which files can be decoded.
+        ranks: all must find the same; the first one finds out which files can be decoded where
+            that is not done by reading them.
 
     Raises:
         UsageError, InputError: settings or folders that cannot be trained with.
     """
     if schedule.images < 1 or schedule.batch < 1:
         raise UsageError("images and batch must be 1 or more")
-    for value, known in ((schedule.masks, MASKS), (schedule.lr_schedule, RATES)):
+    known_values = {"masks": MASKS, "lr_schedule": RATES, "data": DATA}
+    for name, known in known_values.items():
+        value = getattr(schedule, name)
         if value not in known:
-            raise UsageError(f"unknown setting {value!r}", f"one of: {', '.join(known)}")
+            raise UsageError(
+                f"unknown {name.replace('_', '-')} {value!r}", f"one of: {', '.join(known)}"
+            )
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"no folder at {folder}", "give a folder of pictures to train on")
-    if not workers:
-        return load_photos(folders)
-    return ranks.once(lambda: PictureFiles.find(folders))
+    if ranks.first and schedule.batch < ranks.size:
+        log.warning("a batch of %d leaves some of %d processes idle", schedule.batch, ranks.size)
+    if workers:
+        photos: Sequence[Picture] = ranks.once(lambda: PictureFiles.find(folders))
+    else:
+        photos = load_photos(folders)
+    _check_same(ranks, len(photos))
+    return photos
+
+
+def _check_same(ranks: Ranks, pictures: int) -> None:
+    """Raise InputError if processes, which may be on other machines, have other pictures."""
+    if int(ranks.total(torch.tensor([pictures]))) != ranks.size * pictures:
+        raise InputError(
+            f"process {ranks.rank} finds {pictures} pictures, others find other numbers",
+            "give every machine the same folders at the same place",
+        )
 
 
 def drive(
