@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from d2s_cli.errors import InputError, UsageError
+from d2s_cli.images.finding import find_masks, find_result, no_mask
 from d2s_cli.images.masks import MaskSettings, read_mask
-from d2s_cli.images.pairing import find_masks, find_result, no_mask
 from d2s_cli.images.picture_sets import PictureSet, find_set, pair_sets
 from d2s_cli.images.reading import read_photo
 from d2s_cli.manifest import FINISHED, MANIFEST_NAME, Manifest

@@ -15,9 +15,10 @@ from test_runs import make_weights
 
 from d2s_cli.engine import inpaint
 from d2s_cli.images.files import typed
+from d2s_cli.images.finding import MASK_PATTERNS, find_masks
 from d2s_cli.images.formats import FORMATS
 from d2s_cli.images.masks import has_transparent_pixels
-from d2s_cli.images.pairing import MASK_PATTERNS, find_masks, make_plan
+from d2s_cli.images.pairing import make_plan
 from d2s_cli.images.photo import Photo
 from d2s_cli.images.reading import read_photo
 from d2s_cli.images.regions import BUCKETS, CONTEXT, hole_windows

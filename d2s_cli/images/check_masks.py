@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from d2s_cli.errors import InputError
 from d2s_cli.images.files import typed
+from d2s_cli.images.finding import find_images, find_masks, no_mask
 from d2s_cli.images.masks import (
     Hole,
     MaskSettings,
@@ -20,7 +21,6 @@ from d2s_cli.images.masks import (
     read_grey,
     read_mask,
 )
-from d2s_cli.images.pairing import find_images, find_masks, no_mask
 from d2s_cli.images.photo import Photo
 from d2s_cli.images.reading import read_photo
 

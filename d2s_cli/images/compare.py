@@ -16,16 +16,10 @@ from PIL import Image
 
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.drawings import write_drawing
+from d2s_cli.images.finding import GUIDE_PATTERNS, find_images, find_masks, find_result, no_mask
 from d2s_cli.images.formats import format_of
 from d2s_cli.images.masks import Hole, MaskSettings, read_mask, transparency
-from d2s_cli.images.pairing import (
-    GUIDE_PATTERNS,
-    find_images,
-    find_masks,
-    find_result,
-    no_mask,
-    refuse_existing,
-)
+from d2s_cli.images.pairing import refuse_existing
 from d2s_cli.images.photo import Photo
 from d2s_cli.images.preview import to_8_bit
 from d2s_cli.images.reading import read_photo

@@ -13,6 +13,7 @@ from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.draw_masks import draw_hole
 from d2s_cli.images.drawings import check_lossless
 from d2s_cli.images.edit_masks import write_mask
+from d2s_cli.images.finding import GUIDE_PATTERNS, find_images, find_result
 from d2s_cli.images.masks import (
     KEY_TOLERANCE,
     Hole,
@@ -22,13 +23,7 @@ from d2s_cli.images.masks import (
     hole_in_picture,
     key_color,
 )
-from d2s_cli.images.pairing import (
-    GUIDE_PATTERNS,
-    find_images,
-    find_result,
-    output_path,
-    refuse_existing,
-)
+from d2s_cli.images.pairing import output_path, refuse_existing
 from d2s_cli.images.photo import Photo
 from d2s_cli.images.reading import read_photo
 

@@ -43,7 +43,7 @@ class MaskSettings:
             the rest the hole.
         threshold: grey level (or transparency), 0 to 1, from which a pixel is white.
         grow: pixels to grow the hole by; negative shrinks it.
-        source: one of SOURCES or color=#RRGGBB; see pairing.find_masks.
+        source: one of SOURCES or color=#RRGGBB; see finding.find_masks.
         fit: what becomes of a mask of another size: "error"; "resize" stretches it; "pad" cuts it,
             or adds known pixels to it, at the right and bottom.
         names: how masks are named, patterns with {stem} and perhaps *; none takes the usual names.

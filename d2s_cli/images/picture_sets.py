@@ -8,7 +8,7 @@ from pathlib import Path
 
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.compare import AFTER_PATTERNS
-from d2s_cli.images.pairing import IMAGE_SUFFIXES, find_images
+from d2s_cli.images.finding import IMAGE_SUFFIXES, find_images
 
 #: text files with the path of one picture on every line
 LIST_SUFFIXES = frozenset({".txt", ".lst", ".list", ".flist"})

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from d2s_cli.errors import InputError
 from d2s_cli.images.drawings import write_drawing
+from d2s_cli.images.finding import find_masks, no_mask
 from d2s_cli.images.formats import format_of
 from d2s_cli.images.masks import Hole, Mask, MaskSettings, read_mask
-from d2s_cli.images.pairing import find_masks, no_mask, refuse_existing
+from d2s_cli.images.pairing import refuse_existing
 from d2s_cli.images.photo import Photo
 from d2s_cli.images.reading import read_photo
 

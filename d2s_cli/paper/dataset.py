@@ -14,8 +14,9 @@ from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.drawings import write_drawing
 from d2s_cli.images.edit_masks import write_mask
 from d2s_cli.images.files import check_file, typed, writing
+from d2s_cli.images.finding import find_images
 from d2s_cli.images.masks import MaskSettings, read_mask
-from d2s_cli.images.pairing import find_images, refuse_existing
+from d2s_cli.images.pairing import refuse_existing
 from d2s_cli.images.picture_sets import find_set
 from d2s_cli.images.reading import read_photo
 

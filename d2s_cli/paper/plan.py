@@ -12,8 +12,8 @@ from d2s_cli.diffusion.refiner import load_refiner
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.errors import InputError, UsageError, WeightsError
 from d2s_cli.guides.registry import FROM_WEIGHTS, files_here, load_guide
+from d2s_cli.images.finding import find_masks, no_mask
 from d2s_cli.images.masks import MaskSettings
-from d2s_cli.images.pairing import find_masks, no_mask
 from d2s_cli.images.picture_sets import find_set
 from d2s_cli.recipe import Settings, check_settings, known_steps
 from d2s_cli.weights.bundled import find_weights

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from d2s_cli.errors import InputError
-from d2s_cli.images.pairing import IMAGE_SUFFIXES
+from d2s_cli.images.finding import IMAGE_SUFFIXES
 
 Picture = NDArray[np.uint8]
 log = logging.getLogger(__name__)
