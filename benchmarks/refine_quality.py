@@ -41,7 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from quality_parts.crops import MASKS, SIDE, Holes, Pictures, crop_paths, read_crops
-from quality_parts.features import BATCH, Features, features, frechet, load_feature_network
+from quality_parts.features import BATCH, Features, features, frechet, load_feature_network, look_at
 from quality_parts.fills import GUIDES, guide_results
 from quality_parts.settings import Setting, parse_setting
 
@@ -245,10 +245,11 @@ class Benchmark:
         make = MASKS[args.masks]
         self.holes = np.stack([make(np.random.default_rng([args.seed, i])) for i in numbers])
         self.network = load_feature_network()
+        self.seen = look_at(self.network, self.truths)
         self.truth = features(self.network, self.truths, None)
 
     def measure(self, results: Pictures, seconds: float) -> Measured:
-        per_crop = features(self.network, results, self.truths)
+        per_crop = features(self.network, results, self.seen)
         per_crop |= hole_errors(results, self.truths, self.holes)
         return Measured(per_crop, self.truth, seconds)
 

@@ -14,6 +14,8 @@ from PIL import Image
 from d2s_cli.images.draw_masks import draw_hole, mat_mask, scratch_mask
 
 SIDE = 256
+#: a set without one crop still needs a spread
+FEWEST = 3
 
 Pictures = NDArray[np.uint8]
 Holes = NDArray[np.bool_]
@@ -151,8 +153,8 @@ def mixed_set(folder: Path, name: str, holes: str, limit: int | None, seed: int)
 
 
 def _set_of(name: str, kind: HoleKind, chosen: list[tuple[int, Path]], seed: int) -> CropSet:
-    if len(chosen) < 2:
-        raise SystemExit(f"{len(chosen)} pictures for {name}: 2 or more are needed")
+    if len(chosen) < FEWEST:
+        raise SystemExit(f"{len(chosen)} pictures for {name}: {FEWEST} or more are needed")
     paths = tuple(path for _, path in chosen)
     holes: NDArray[Any] = np.stack([draw(kind, number, seed) for number, _ in chosen])
     return CropSet(name, paths, read_crops(paths), holes)

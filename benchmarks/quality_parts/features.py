@@ -23,6 +23,8 @@ STAGES = (0, 2, 4, 10, 15)
 TEXTURE_STAGE = 10
 
 Features = dict[str, NDArray[np.float64]]
+#: by batch: outputs of STAGES, and pooled features
+Outputs = list[tuple[list[Tensor], Tensor]]
 
 
 def load_feature_network() -> torch.nn.Module:
@@ -66,18 +68,23 @@ def _unit(stage: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def features(network: torch.nn.Module, results: Pictures, truths: Pictures | None) -> Features:
+def look_at(network: torch.nn.Module, pictures: Pictures) -> Outputs:
+    """`stage_outputs` of all pictures; 2 MB for each."""
+    return [stage_outputs(network, batch) for (batch,) in _batches(pictures)]
+
+
+@torch.inference_mode()
+def features(network: torch.nn.Module, results: Pictures, truths: Outputs | None) -> Features:
     """By name: "frechet" N x 1280, "texture" N x 112, and with truths "perceptual" N."""
     columns: dict[str, list[Tensor]] = {"frechet": [], "texture": []}
-    for batch in _batches(*([results] if truths is None else [results, truths])):
-        stages, pooled = stage_outputs(network, batch[0])
+    for number, (batch,) in enumerate(_batches(results)):
+        stages, pooled = stage_outputs(network, batch)
         columns["frechet"].append(pooled)
         columns["texture"].append(stages[STAGES.index(TEXTURE_STAGE)].mean((2, 3)))
-        if len(batch) == 2:
-            true_stages, _ = stage_outputs(network, batch[1])
+        if truths is not None:
             distances = [
                 (_unit(a) - _unit(b)).square().sum(1).mean((1, 2))
-                for a, b in zip(stages, true_stages, strict=True)
+                for a, b in zip(stages, truths[number][0], strict=True)
             ]
             columns.setdefault("perceptual", []).append(torch.stack(distances).sum(0))
     return {name: torch.cat(parts).double().numpy() for name, parts in columns.items()}
