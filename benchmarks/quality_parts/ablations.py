@@ -44,7 +44,7 @@ def groups() -> list[Group]:
         (
             f"Solver and steps, at T_k {FIXED}",
             [
-                _solver("dpmpp-sde", 5),
+                _chain("dpmpp-sde, 5 steps (default)", tk=FIXED),
                 *(_solver("dpmpp-sde", steps) for steps in (2, 3, 10)),
                 _solver("dpmpp-sde", 5, spacing="logsnr"),
                 *(_solver(name, 5) for name in ("dpmpp", "unipc", "ddim", "ddpm")),
