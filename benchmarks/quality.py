@@ -95,14 +95,14 @@ class Benchmark:
         )
         return judged
 
-    def about(self, crops: str) -> dict[str, Any]:
-        """What the figures depend on."""
-        files = [find_weights(DEFAULT_WEIGHTS), *files_here("neural")]
+    def about(self, crops: str, files: Sequence[Path]) -> dict[str, Any]:
+        """What the figures depend on; `files` are the weights."""
+        folder = self.args.crops.resolve()
         weights = [f"{path.name} {file_record(path)['sha256'][:12]}" for path in files]
         return {
             "d2s": __version__,
             "weights": ", ".join(weights),
-            "crops": f"{crops} of {self.args.crops}",
+            "crops": f"{crops} of {folder.parent.name}/{folder.name}",
             "seed": self.args.seed,
             "device": str(pick("auto", "auto")),
         }
@@ -131,7 +131,8 @@ def run_rows(benchmark: Benchmark) -> dict[str, Any]:
         found = {key: joined([measured[name][key] for name in SIZES]) for key in measured[SIZES[0]]}
         rows += rows_of(crops, found)
     pids = max(one.published_pids for found in measured.values() for one in found.values())
-    about = benchmark.about(f"{sum(len(one.paths) for one in sets)} with holes")
+    files = [find_weights(DEFAULT_WEIGHTS), *files_here("neural")]
+    about = benchmark.about(f"{sum(len(one.paths) for one in sets)} with holes", files)
     about["largest P-IDS of a set as published"] = f"{100 * pids:.1f} %"
     return {"about": about, "rows": rows}
 
@@ -185,7 +186,7 @@ def run_ablations(benchmark: Benchmark) -> dict[str, Any]:
                 row["change"] = changes(measured[chains[0].folder_name], judged)
             rows.append(row)
         groups.append({"title": title, "rows": rows})
-    about = benchmark.about(f"{len(crops.paths)}")
+    about = benchmark.about(f"{len(crops.paths)}", [find_weights(DEFAULT_WEIGHTS)])
     about |= {"holes": ablations.HOLES, "guide": f"{ablations.GUIDE}, not corrected"}
     return {"about": about, "groups": groups}
 
