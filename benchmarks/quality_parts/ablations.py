@@ -47,7 +47,7 @@ def groups() -> list[Group]:
                 _chain("dpmpp-sde, 5 steps (default)", tk=FIXED),
                 *(_solver("dpmpp-sde", steps) for steps in (2, 3, 10)),
                 _solver("dpmpp-sde", 5, spacing="logsnr"),
-                *(_solver(name, 5) for name in ("dpmpp", "unipc", "ddim", "ddpm")),
+                *(_solver(name, 5) for name in ("dpmpp", "ddim", "ddpm")),
             ],
         ),
         (
@@ -55,10 +55,6 @@ def groups() -> list[Group]:
             [_solver(name, 5) for name in ("ddpm", "ddpm-beta")],
         ),
         ("Injection, with T_k by texture", [default, _chain("injection", inject=True)]),
-        (
-            "Injection, at T_k 100",
-            [_chain("T_k 100", tk=100), _chain("T_k 100, injection", tk=100, inject=True)],
-        ),
         (
             "From the middle or the start",
             [
