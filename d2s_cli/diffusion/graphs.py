@@ -81,6 +81,7 @@ class GraphedCalls:
                 self.function(*inputs)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # threads that write and read pictures may use CUDA meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             output = self.function(*inputs)
         self.recordings[key] = Recording(graph, inputs, output)
