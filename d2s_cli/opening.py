@@ -19,7 +19,7 @@ from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.errors import GuideError, InputError, UsageError, WeightsError
 from d2s_cli.events import Event
 from d2s_cli.guides.contract import Guide
-from d2s_cli.guides.on_photo import Sight, correct_window, fill_sights, hole_seed, see_window
+from d2s_cli.guides.on_photo import Sight, correct_windows, fill_sights, hole_seed, see_window
 from d2s_cli.guides.registry import files_here, load_guide
 from d2s_cli.images.files import check_file, check_writable
 from d2s_cli.images.formats import format_of
@@ -75,8 +75,9 @@ class Opener:
         picture = self.read(job)
         if isinstance(picture, Picture):
             windows = self.windows_of(picture)
-            for window, first in zip(windows, self._first_results(picture, windows), strict=True):
-                self.settle(picture, window, first)
+            firsts = self._corrected(picture, windows, [*self._first_results(picture, windows)])
+            for window, first in zip(windows, firsts, strict=True):
+                self._note(picture, window, first)
         return picture
 
     def read(self, job: Job) -> Picture | list[Entry]:
@@ -194,10 +195,25 @@ class Opener:
         Raises:
             GuideError: it cannot be corrected.
         """
-        if first is not None and self.corrects(picture.job):
-            view = picture.photo.rgb[window.slices], picture.hole[window.slices]
-            with guide_errors(self.corrector, window):
-                first = correct_window(self.corrector, *view, first)
+        (first,) = self._corrected(picture, [window], [first])
+        self._note(picture, window, first)
+
+    def _corrected(
+        self, picture: Picture, windows: Sequence[Window], firsts: Sequence[NDArray[Any] | None]
+    ) -> Sequence[NDArray[Any] | None]:
+        """Windows' first results, corrected together if that is wanted."""
+        rgb, hole = picture.photo.rgb, picture.hole
+        views = [
+            (rgb[window.slices], hole[window.slices], first)
+            for window, first in zip(windows, firsts, strict=True)
+            if first is not None
+        ]
+        if not views or not self.corrects(picture.job):
+            return firsts
+        with guide_errors(self.corrector, max(windows, key=lambda window: window.own.size)):
+            return correct_windows(self.corrector, views)
+
+    def _note(self, picture: Picture, window: Window, first: NDArray[Any] | None) -> None:
         recipe = self._recipe(picture, window, first)
         if first is not None and recipe.sharpen:
             sharp = sharpen_fill(first, picture.hole[window.slices])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import d2s_cli as d2s
 from d2s_cli.errors import UsageError, WeightsError
+from d2s_cli.guides import on_photo
 from d2s_cli.guides.fill_network import FillConfig, FillNetwork, push_pull
 from d2s_cli.runtime import Compute
 from d2s_cli.training import guide as guide_training
@@ -279,6 +280,24 @@ def test_a_guide_that_corrects_takes_the_first_result_that_it_is_given(trained: 
     filled = guide(image, hole, candidate=ones)
     inside = filled[(hole > 0).expand_as(filled)]
     assert float(inside.mean()) > 0.5
+
+
+def test_windows_are_corrected_together_as_each_alone(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = d2s.load_guide("neural", weights=trained, first="given")
+    rng = np.random.default_rng(0)
+    views = []
+    for side in (32, 48, 32, 32, 48):
+        picture, first = rng.integers(0, 65536, (2, side, side, 3)).astype(np.uint16)
+        views.append((picture, hole_of(side, side)[0, 0].numpy() > 0, first))
+    monkeypatch.setattr(on_photo, "CORRECT_PIXELS", 2 * 32 * 32)
+    together = on_photo.correct_windows(guide, views)
+    for view, result in zip(views, together, strict=True):
+        assert result.dtype == np.uint16
+        assert (result[~view[1]] == view[0][~view[1]]).all()
+        alone = on_photo.correct_window(guide, *view)
+        assert np.abs(result.astype(int) - alone).max() <= 4
 
 
 def test_a_large_picture_is_corrected_at_reduced_size_and_keeps_its_texture(

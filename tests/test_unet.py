@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, load_refiner
 from d2s_cli.diffusion.unet import (
+    Norm,
     UNet,
     UNetConfig,
     config_from_state_dict,
@@ -201,3 +202,21 @@ def test_a_header_of_a_newer_version_is_an_error(tmp_path: Path) -> None:
     write_safetensors(path, {"x": torch.zeros(1)}, {"unheard_of": 1})
     with pytest.raises(WeightsError, match="unheard_of"):
         load_refiner(path)
+
+
+@pytest.mark.parametrize("side", [6, 40])
+def test_a_norm_is_group_norm_at_any_size_and_scales_for_one_level_as_for_many(side: int) -> None:
+    torch.manual_seed(0)
+    norm = Norm(64)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = torch.randn(3, 64, side, side).contiguous(memory_format=torch.channels_last)
+    exact = torch.nn.functional.group_norm(
+        x.double().contiguous(), 32, norm.weight.double(), norm.bias.double()
+    )
+    assert torch.allclose(norm(x).double(), exact, atol=1e-5)
+    scale, shift = torch.randn(2, 1, 64).unbind()
+    expected = exact * (1 + scale[..., None, None]) + shift[..., None, None]
+    for count in (1, 3):
+        given = scale.expand(count, -1), shift.expand(count, -1)
+        assert torch.allclose(norm.modulated(x, *given).double(), expected, atol=1e-4)

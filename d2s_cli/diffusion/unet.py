@@ -27,6 +27,9 @@ from d2s_cli.errors import WeightsError
 
 IMAGE_CHANNELS = 3
 NORM_GROUPS = 32
+#: on the CPU, torch normalises maps of fewer positions than this many times faster with channels
+#: outermost (70 ms against 10 for 113 maps of 24 x 24, reordering included)
+SMALL_MAP = 1024
 UP_BLOCK_KEY = r"output_blocks\.\d+\.[12]\.in_layers\.0\.weight"
 
 
@@ -81,6 +84,29 @@ def noise_level_embedding(alpha_bar: Tensor, width: int, max_period: float = 100
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
+class Norm(nn.GroupNorm):
+    """GroupNorm of NORM_GROUPS groups. Small maps come back with channels outermost on the CPU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(NORM_GROUPS, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._normalised(x, self.weight, self.bias)
+
+    def modulated(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """shift + norm(x) (1 + scale); scale and shift are N x C, or 1 x C for the whole batch."""
+        if len(scale) == 1:  # one pass over x
+            gain = 1 + scale[0].float()
+            return self._normalised(x, self.weight * gain, self.bias * gain + shift[0].float())
+        scale, shift = (t[:, :, None, None].to(x.dtype) for t in (scale, shift))
+        return torch.addcmul(shift, self(x), 1 + scale)
+
+    def _normalised(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if x.device.type == "cpu" and x.shape[2:].numel() < SMALL_MAP:
+            x = x.contiguous()
+        return F.group_norm(x, self.num_groups, weight, bias, self.eps)
+
+
 def _silu(x: Tensor) -> Tensor:
     """SiLU of a tensor that nothing else holds: written over it where no gradient needs it."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
@@ -99,7 +125,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.resample = resample
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(NORM_GROUPS, channels),
+            Norm(channels),
             nn.SiLU(),
             nn.Conv2d(channels, out_channels, 3, padding=1),
         )
@@ -107,7 +133,7 @@ class ResidualBlock(nn.Module):
             nn.SiLU(), nn.Linear(config.embedding_channels, 2 * out_channels)
         )
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(NORM_GROUPS, out_channels),
+            Norm(out_channels),
             nn.SiLU(),
             nn.Dropout(config.dropout),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
@@ -128,10 +154,10 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         norm, _, conv = self.in_layers
         h = conv(self._resample(_silu(norm(x))))
-        scale, shift = self.emb_layers(embedding)[:, :, None, None].to(h.dtype).chunk(2, dim=1)
+        scale, shift = self.emb_layers(embedding).chunk(2, dim=1)
         norm, _, dropout, conv = self.out_layers
-        h = torch.addcmul(shift, norm(h), 1 + scale)
-        h = conv(dropout(_silu(h)))
+        assert isinstance(norm, Norm)
+        h = conv(dropout(_silu(norm.modulated(h, scale, shift))))
         skip: Tensor = self.skip_connection(self._resample(x))
         return skip.add(h) if torch.is_grad_enabled() else h.add_(skip)
 
@@ -142,7 +168,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, channels: int, config: UNetConfig) -> None:
         super().__init__()
         self.heads = max(1, channels // config.head_channels)
-        self.norm = nn.GroupNorm(NORM_GROUPS, channels)
+        self.norm = Norm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = nn.Conv1d(channels, channels, 1)
         nn.init.zeros_(self.proj_out.weight)
@@ -234,7 +260,7 @@ class UNet(nn.Module):
                 self.output_blocks.append(stage)
 
         self.out = nn.Sequential(
-            nn.GroupNorm(NORM_GROUPS, channels),
+            Norm(channels),
             nn.SiLU(),
             nn.Conv2d(channels, out_channels * folded, 3, padding=1),
         )

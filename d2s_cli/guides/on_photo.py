@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,12 @@ from d2s_cli.images.convert import from_unit_range, to_unit_range
 #: at most this many times the window's height and width: a speck needs no search of a whole scan
 VIEW_PIXELS = 1_000_000
 VIEW_FACTOR = 3
+#: pixels of windows that are corrected together
+CORRECT_PIXELS = 4 * 256 * 256
 
 Slices = tuple[slice, slice]
+#: picture H x W x 3, uint8 or uint16; hole H x W; a first result like the picture
+View = tuple[NDArray[Any], NDArray[np.bool_], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -81,16 +86,29 @@ def see_window(
 def correct_window(
     corrector: Guide, picture: NDArray[Any], hole: NDArray[np.bool_], first: NDArray[Any]
 ) -> NDArray[Any]:
-    """A first result for a window, corrected.
+    """A first result for a window, corrected; arguments as `correct_windows`."""
+    return correct_windows(corrector, [(picture, hole, first)])[0]
+
+
+def correct_windows(corrector: Guide, views: Sequence[View]) -> list[NDArray[Any]]:
+    """First results for windows, corrected; windows of one size go through the network together.
 
     Args:
         corrector: a guide that takes a candidate.
-        picture: H x W x 3, uint8 or uint16.
-        hole: H x W.
-        first: like `picture`.
+        views: a window of the photo, the holes in it and its first result, for each window.
     """
     whole = (slice(None), slice(None))
-    return fill_sights(corrector, [Sight(picture, hole, 0, whole, first)])[0]
+    numbers_of: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for number, (picture, _, _) in enumerate(views):
+        numbers_of[picture.shape].append(number)
+    results: dict[int, NDArray[Any]] = {}
+    for (height, width, _), numbers in numbers_of.items():
+        count = max(1, CORRECT_PIXELS // (height * width))
+        for start in range(0, len(numbers), count):
+            part = numbers[start : start + count]
+            sights = [Sight(*views[number][:2], 0, whole, views[number][2]) for number in part]
+            results |= zip(part, fill_sights(corrector, sights), strict=True)
+    return [results[number] for number in range(len(views))]
 
 
 def fill_sights(guide: Guide, sights: Sequence[Sight]) -> list[NDArray[Any]]:
