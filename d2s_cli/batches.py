@@ -94,17 +94,25 @@ class Batches(ABC, Generic[Item, Kind]):
         self._compute(batch, kind)
 
     def _compute(self, items: Sequence[Item], kind: Kind) -> None:
+        error = self._try(items, kind)
+        if error is None:
+            return
+        torch.cuda.empty_cache()
+        if len(items) == 1:
+            self.compute_tight(items[0], kind, error)
+            return
+        self.pixels //= 2
+        half = len(items) // 2
+        self._compute(items[:half], kind)
+        self._compute(items[half:], kind)
+
+    def _try(self, items: Sequence[Item], kind: Kind) -> torch.OutOfMemoryError | None:
+        """The error if memory ran out, without its traceback, which holds the call's tensors."""
         try:
             self.compute(items, kind)
         except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            if len(items) == 1:
-                self.compute_tight(items[0], kind, error)
-                return
-            self.pixels //= 2
-            half = len(items) // 2
-            self._compute(items[:half], kind)
-            self._compute(items[half:], kind)
+            return error.with_traceback(None)
+        return None
 
 
 @dataclass

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from d2s_cli.errors import DeviceError, UsageError
 
@@ -116,6 +116,14 @@ def channels_last(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device. To a CUDA device through pinned memory: the program does not wait for what
+    the device does meanwhile, and draws the next noise."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def store_as_computed(module: nn.Module, compute: Compute) -> None:

@@ -36,3 +36,16 @@ def test_replayed_graphs_give_the_networks_numbers_for_every_shape() -> None:
                 assert torch.allclose(refiner.predict(x, x, level), expected, atol=1e-5)
     assert refiner._plain.works
     assert len(refiner._plain.recordings) == 2
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_graph_recorded_in_inference_mode_serves_calls_outside_of_it() -> None:
+    calls = GraphedCalls(lambda x: 2 * x + 1)
+    ones, twos = torch.ones(4, device="cuda"), torch.full((4,), 2.0, device="cuda")
+    with torch.inference_mode():
+        assert torch.equal(calls(ones), 2 * ones + 1)
+    with torch.no_grad():
+        assert torch.equal(calls(twos), 2 * twos + 1)
+    assert calls.works
+    assert len(calls.recordings) == 1

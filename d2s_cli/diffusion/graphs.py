@@ -52,6 +52,11 @@ class GraphedCalls:
         """What the function gives; a tensor of its own."""
         if not self.works or not all(t.is_cuda for t in tensors) or torch.is_grad_enabled():
             return self.function(*tensors)
+        # streams belong to the current device, which need not be the tensors'
+        with torch.cuda.device(tensors[0].device):
+            return self._replayed(*tensors)
+
+    def _replayed(self, *tensors: Tensor) -> Tensor:
         key: Key = tuple((t.shape, t.dtype, t.stride(), t.device) for t in tensors)
         if key not in self.recordings:
             try:
@@ -62,6 +67,7 @@ class GraphedCalls:
             except RuntimeError as error:
                 log.warning("no CUDA graphs on this machine: %s", error)
                 self.works = False
+                self.recordings.clear()
                 return self.function(*tensors)
         self.recordings.move_to_end(key)
         recording = self.recordings[key]
@@ -70,7 +76,11 @@ class GraphedCalls:
         recording.graph.replay()
         return recording.output.clone()
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _record(self, key: Key, tensors: tuple[Tensor, ...]) -> None:
+        """Inputs and output are plain tensors: those of the inference mode could not be written to
+        by a later call outside of it."""
         while len(self.recordings) >= self.limit:
             self.recordings.popitem(last=False)
         inputs = [t.clone() for t in tensors]

@@ -22,7 +22,7 @@ from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.tiles import TiledDenoise, tile_boxes
 from d2s_cli.diffusion.unet import UNet, UNetConfig, config_from_state_dict
 from d2s_cli.errors import UsageError, WeightsError
-from d2s_cli.runtime import Compute, channels_last, pick, store_as_computed
+from d2s_cli.runtime import Compute, channels_last, pick, store_as_computed, to_device
 from d2s_cli.weights.reading import check_fit, read_weights
 
 PREDICTIONS = ("eps", "v")
@@ -211,13 +211,13 @@ class Refiner:
         """
         schedule = schedule or NoiseTable()
         _check_refine_input(image, hole, guide, sampler, start)
-        image, hole = image.to(self.device), (hole >= 0.5).to(self.device, torch.float32)
-        guide = None if guide is None else guide.to(self.device, torch.float32)
+        image, hole = (to_device(t, self.device) for t in (image, (hole >= 0.5).float()))
+        guide = None if guide is None else to_device(guide.float(), self.device)
         known = torch.where(hole > 0, 0.0, image)
         draw = noise or SeededNoise(seed, len(image))
 
         def normal() -> Tensor:
-            return draw(tuple(image.shape)).to(self.device)
+            return to_device(draw(tuple(image.shape)), self.device)
 
         if guide is None:
             start, inject = "noise", False

@@ -70,6 +70,9 @@ class TiledDenoise:
         self.whole = len(boxes) == 1
         self.boxes = [b for b in boxes if self.whole or bool(_cut(hole, b).any())]
         self.tiles_per_batch = tiles_per_batch
+        # here and not at every step: a device would be waited for
+        sizes = set() if self.whole else {(height, width) for _, _, height, width in self.boxes}
+        self.weight_of = {size: tile_weight(*size).to(hole.device) for size in sizes}
 
     def __call__(self, state: Tensor, alpha_bar: float, inputs: Sequence[Tensor]) -> Tensor:
         if self.whole:
@@ -81,7 +84,7 @@ class TiledDenoise:
             cut = [torch.cat([_cut(t, b) for b in boxes]) for t in (state, *inputs)]
             estimates = self.predict_x0(cut[0], alpha_bar, cut[1:]).chunk(len(boxes))
             for box, estimate in zip(boxes, estimates, strict=True):
-                weight = tile_weight(box[2], box[3]).to(state)
+                weight = self.weight_of[box[2:]]
                 _cut(total, box).add_(estimate * weight)
                 _cut(weights, box).add_(weight)
         # outside every computed tile there is no hole: the state there is known and stays
