@@ -71,15 +71,16 @@ class PhotoBench:
             jobs.append(Job(image, mask, self.folder / f"{name}-out.jpg"))
         return jobs
 
-    def seconds(self, jobs: Sequence[Job]) -> float:
-        """Time to restore them, from reading to reading back.
+    def seconds(self, jobs: Sequence[Job]) -> tuple[float, float]:
+        """Time to restore them, from reading to reading back: by the clock, and that the processor
+        worked.
 
         Raises:
             D2SError: one of them failed.
         """
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         entries = self.engine.run(jobs)
-        taken = time.perf_counter() - began
+        taken = time.perf_counter() - began, time.process_time() - worked
         for entry in entries:
             if entry["status"] != "done":
                 raise D2SError(f"the benchmark's own picture failed: {entry}")
