@@ -68,6 +68,7 @@ class Closer:
             "height": photo.size[1],
             "hole_share": round(float(hole.mean()), 6),
             "boxes": [[w.left, w.top, w.width, w.height] for w, _ in patches],
+            "preset": self.settings.preset,
             "tk": [r.tk for r in recipes],
             "sharpened": sorted(picture.sharpened),
             "steps": recipes[0].steps if recipes else None,

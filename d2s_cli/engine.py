@@ -27,7 +27,7 @@ from d2s_cli.images.pairing import Job, Plan, make_plan
 from d2s_cli.manifest import MANIFEST_NAME, Entry, Manifest, failure, file_record, starts_of
 from d2s_cli.opening import Opener
 from d2s_cli.picture import Picture
-from d2s_cli.recipe import Settings, check_settings
+from d2s_cli.recipe import Settings, check_settings, with_preset
 from d2s_cli.runtime import pick
 from d2s_cli.weights.bundled import find_weights
 
@@ -52,6 +52,7 @@ class Engine:
         report: Report = lambda event: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        settings = with_preset(settings)
         check_settings(settings)
         self.settings, self.report, self.stop = settings, report, stop
         compute = pick(settings.device, settings.precision)

@@ -19,10 +19,10 @@ MANIFEST_NAME = "d2s-manifest.jsonl"
 #: results of these are whole files
 FINISHED = ("done", "copied")
 #: settings that change where or how fast a result is made, and not the result; weights are known
-#: by their content instead (see the entry's "weights" and "guide")
+#: by their content instead (see the entry's "weights" and "guide"), a preset by what it sets
 _NOT_IN_RESULTS = (
     *("weights", "guide_weights", "device", "precision", "batch", "if_exists", "verify"),
-    *("workers", "samples"),
+    *("workers", "samples", "preset"),
 )
 
 Entry = dict[str, Any]

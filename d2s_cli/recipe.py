@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,11 @@ IF_EXISTS = ("error", "skip", "overwrite", "resume")
 
 @dataclass(frozen=True)
 class Settings:
-    """How pictures are restored. None means: what the weights recommend for this guide.
+    """How pictures are restored. None means: the preset's, else what the weights recommend for this
+    guide.
 
     Attributes:
+        preset: a key of PRESETS.
         guide: name of the guide; "none" starts from noise alone.
         guide_weights: file, files or folder of the guide's checkpoints; None takes those installed.
         guide_options: settings of the guide, by name.
@@ -48,6 +51,7 @@ class Settings:
         verify: read results back and count changed known pixels.
     """
 
+    preset: str = "balanced"
     guide: str = "auto"
     guide_weights: WeightsPaths | None = None
     guide_options: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +78,15 @@ class Settings:
     if_exists: str = "error"
     verify: bool = True
 
+
+#: settings by name, for those that the user left open: the paper's of its Table 1 (with every step
+#: of the table, see with_preset); the weights' measured ones; as few steps as keep their quality
+#: (benchmarks/solver_ab.md)
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"tk": 200, "sampler": "ddpm", "inject": True, "correct": False, "spacing": "time"},
+    "balanced": {},
+    "fast": {"steps": 3},
+}
 
 #: the table that measured defaults are given for
 MEASURED_ON = NoiseTable(1000)
@@ -114,6 +127,23 @@ FALLBACK: dict[str, Any] = {
 #: adapted starts are rounded down to a multiple of this, so that few different ones meet in a
 #: batch, and to 0 below it
 TK_STEP = 5
+
+
+def with_preset(settings: Settings) -> Settings:
+    """The settings with what the user left open filled in by the preset.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    if settings.preset not in PRESETS:
+        raise UsageError(f"unknown preset {settings.preset!r}", f"one of: {', '.join(PRESETS)}")
+    chosen = dict(PRESETS[settings.preset])
+    if settings.preset == "paper":
+        whole = settings.start == "start" or settings.guide == "none"
+        tk = chosen["tk"] if settings.tk is None else settings.tk
+        chosen["steps"] = settings.table_steps if whole else tk
+    given = {name: value for name in chosen if (value := getattr(settings, name)) is not None}
+    return dataclasses.replace(settings, **(chosen | given))
 
 
 def resolve_recipe(

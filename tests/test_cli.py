@@ -133,6 +133,21 @@ def test_samples_differ_and_seeds_repeat(tmp_path: Path, weights: Path) -> None:
     assert np.abs(first - pixels(tmp_path / "y.png")).max() <= 1
 
 
+def test_a_preset_is_recorded_with_what_it_means(tmp_path: Path, weights: Path) -> None:
+    image, hole = photo(tmp_path / "photo.png"), mask(tmp_path / "m.png")
+    base = ("inpaint", image, "-m", hole, "-g", "telea", "-w", weights, "--json", "-f")
+    result = d2s(*base, "--preset", "paper", "--tk", 4)
+    assert result.exit_code == 0, result.stderr
+    (entry,) = json.loads(result.stdout)["results"]
+    assert (entry["preset"], entry["tk"], entry["steps"]) == ("paper", [4], 4)
+    assert (entry["sampler"], entry["inject"]) == ("ddpm", True)
+    assert "corrector" not in entry
+    made = (tmp_path / "photo_d2s.png").read_bytes()
+    options = ("--tk", 4, "--steps", 4, "--sampler", "ddpm", "--inject")
+    assert d2s(*base, *options).exit_code == 0
+    assert (tmp_path / "photo_d2s.png").read_bytes() == made
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
@@ -142,6 +157,7 @@ def test_samples_differ_and_seeds_repeat(tmp_path: Path, weights: Path) -> None:
         (["--mask", "m.png", "--guide", "nobody"], 2, "unknown guide"),
         (["--mask", "m.png", "--tk", "900"], 2, "know noise up to step"),
         (["--mask", "m.png", "--sampler", "best"], 2, "unknown sampler"),
+        (["--mask", "m.png", "--preset", "best"], 2, "unknown preset"),
         (["--mask", "m.png", "--polarity", "green"], 2, "unknown --polarity"),
         (["--mask", "full.png"], 4, "whole picture"),
         (["--mask", "m.png", "-o", "photo.png", "-f"], 4, "overwrite an input"),

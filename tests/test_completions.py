@@ -120,6 +120,7 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     from d2s_cli.paper.dataset import FILTERS
     from d2s_cli.paper.plan import PARTS
     from d2s_cli.recipe import IF_EXISTS
+    from d2s_cli.recipe import PRESETS as QUALITY_PRESETS
     from d2s_cli.training.data import DATA
     from d2s_cli.training.refiner import PRESETS
     from d2s_cli.training.run import MASKS, RATES
@@ -129,6 +130,7 @@ def test_suggested_values_are_those_that_the_program_takes() -> None:
     assert list(suggestions.GUIDES) == guide_names()
     assert suggestions.guides() == [*guide_names(), *(f"{prefix}:" for prefix in BY_PREFIX)]
     assert set(suggestions.SAMPLERS) == set(SAMPLERS)
+    assert list(suggestions.QUALITY_PRESETS) == list(QUALITY_PRESETS)
     assert set(suggestions.POLARITIES) == set(POLARITIES)
     assert set(suggestions.FITS) == set(FITS)
     assert set(suggestions.IF_EXISTS) == set(IF_EXISTS)

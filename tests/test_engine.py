@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, load_refiner
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import UsageError
-from d2s_cli.recipe import Settings, resolve_recipe
+from d2s_cli.recipe import FALLBACK, PRESETS, Recipe, Settings, resolve_recipe, with_preset
 from d2s_cli.weights.reading import write_safetensors
 
 UNET = UNetConfig(inner_channels=32, channel_mults=(1, 2), res_blocks=1, unshuffle=2)
@@ -137,10 +138,14 @@ def test_running_out_of_memory_halves_the_batch_and_loses_nothing(
         save(tmp_path, f"p{i}", (150, 170), (40, 50, 60, 70), i)
     honest: Callable[..., torch.Tensor] = Refiner.refine
     sizes: list[int] = []
+    failed: list[weakref.ref[torch.Tensor]] = []
 
     def small_memory(self: Refiner, image: torch.Tensor, *args: Any, **options: Any) -> Any:
         sizes.append(len(image))
+        # what the calls that failed held is free again
+        assert not any(tensor() is not None for tensor in failed)
         if len(image) > 1:
+            failed.append(weakref.ref(image))
             raise torch.OutOfMemoryError("made up")
         return honest(self, image, *args, **options)
 
@@ -171,6 +176,29 @@ def test_the_users_settings_win_over_measured_defaults_and_those_over_the_fallba
     assert resolve_recipe(Settings(), refiner, "ns").tk == 20
     mine = resolve_recipe(Settings(tk=90, sampler="ddim", inject=False), refiner, "telea")
     assert (mine.tk, mine.steps, mine.sampler, mine.inject) == (90, 7, "ddim", False)
+
+
+def test_a_preset_is_its_options_and_single_options_win(weights: Path) -> None:
+    refiner = load_refiner(weights)
+
+    def recipe(preset: str, **given: Any) -> Recipe:
+        settings = with_preset(Settings(preset=preset, **given))
+        return resolve_recipe(settings, refiner, "telea", missing=9.0)
+
+    paper = {"tk": 200, "steps": 200, "sampler": "ddpm", "inject": True, "correct": False}
+    assert recipe("paper") == recipe("balanced", spacing="time", **paper)
+    assert recipe("balanced") == resolve_recipe(Settings(), refiner, "telea", missing=9.0)
+    fast = PRESETS["fast"]
+    assert recipe("fast") == recipe("balanced", **fast)
+    assert fast["steps"] < FALLBACK["steps"]
+    # every step, also where the start or the table is another
+    assert (recipe("paper", tk=90).tk, recipe("paper", tk=90).steps) == (90, 90)
+    assert recipe("paper", steps=8, sampler="ddim").steps == 8
+    assert not recipe("paper", inject=False).inject
+    whole = with_preset(Settings(preset="paper", start="start", table_steps=300))
+    assert whole.steps == 300
+    with pytest.raises(UsageError, match="unknown preset 'best'"):
+        with_preset(Settings(preset="best"))
 
 
 def test_the_start_follows_the_missing_texture_unless_the_user_says(weights: Path) -> None:

@@ -22,6 +22,7 @@ def inpaint(
     guide_weights: opt.GuideWeights = None,
     guide_option: opt.GuideOption = None,
     weights: opt.Weights = "d2s-base",
+    preset: opt.Preset = "balanced",
     tk: opt.Tk = None,
     steps: opt.Steps = None,
     sampler: opt.Sampler = None,
@@ -65,6 +66,9 @@ def inpaint(
       # a guide from its published weights; a program of your own as the guide
       d2s inpaint photo.png -m m.png --guide lama --guide-weights best.ckpt
       d2s inpaint photo.png -m m.png --guide cmd:"mytool {image} {mask} {output}"
+      # the paper's settings, step by step; from another start
+      d2s inpaint photo.png -m m.png --guide telea --preset paper
+      d2s inpaint photo.png -m m.png --guide telea --preset paper --tk 100
       # one mask for all
       d2s inpaint frames/ --mask logo.png -o clean/
     """
@@ -82,6 +86,7 @@ def inpaint(
         guide_weights=guide_weights or None,
         guide_options=opt.guide_options(guide_option),
         weights=weights,
+        preset=preset,
         tk=tk,
         steps=steps,
         sampler=sampler,

@@ -150,6 +150,18 @@ Weights = Annotated[
         " Palette checkpoint (.pth).",
     ),
 ]
+Preset = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        rich_help_panel=REFINE,
+        metavar="NAME",
+        autocompletion=one_of(suggestions.QUALITY_PRESETS),
+        help="For what is not given below: balanced (measured best for the guide), fast (as few"
+        " steps as keep its quality) or paper (T_k 200, every step of the table by the ancestral"
+        " sampler, injection, no correction).",
+    ),
+]
 Tk = Annotated[
     int | None,
     typer.Option(

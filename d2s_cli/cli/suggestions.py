@@ -13,6 +13,7 @@ GUIDES = (
 )
 #: followed by a file or a command
 GUIDE_PREFIXES = ("onnx:", "torchscript:", "cmd:")
+QUALITY_PRESETS = ("paper", "balanced", "fast")
 SAMPLERS = ("ddpm", "ddpm-beta", "ddim", "dpmpp", "dpmpp-sde", "unipc")
 STARTS = ("middle", "start")
 POLARITIES = ("white", "black", "auto")
