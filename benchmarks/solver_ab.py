@@ -12,8 +12,9 @@ refines the same crops, holes and fills (refine_quality.py makes them, and score
 - spread: how far the reference's two seeds are apart: root mean square of their difference over the
   same resampled sets of crops.
 
-A setting holds where no score is worse than the reference's by more than the spread. Results are
-kept in --cache: a run that was broken off goes on where it was.
+A setting holds where no score is worse than the reference's by more than the spread. With
+--reference-seeds 1 nothing is known of the spread: a setting holds where no score's interval lies
+on the worse side of 0. Results are kept in --cache: a run that was broken off goes on where it was.
 """
 
 from __future__ import annotations
@@ -69,14 +70,14 @@ class Change:
     Attributes:
         value: score minus the mean of the reference's two seeds.
         low, high: 95 % interval of it, by resampled crops.
-        spread: of the reference's seeds.
-        holds: not worse than the reference by more than the spread.
+        spread: of the reference's seeds; None if it has only one.
+        holds: not worse than the reference, see the module's text.
     """
 
     value: float
     low: float
     high: float
-    spread: float
+    spread: float | None
     holds: bool
 
 
@@ -87,21 +88,22 @@ def compare(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Change:
-    """Judge one score of `new` against two runs of the reference on the same crops."""
-    first, second = reference
+    """Judge one score of `new` against the reference on the same crops, a run for each seed."""
     rng = np.random.default_rng(seed)
-    n = len(first.per_crop[name])
+    n = len(new.per_crop[name])
 
-    def change(rows: NDArray[np.intp] | None) -> tuple[float, float]:
-        a, b = first.score(name, rows), second.score(name, rows)
-        return new.score(name, rows) - (a + b) / 2, a - b
+    def scores(rows: NDArray[np.intp] | None) -> NDArray[np.float64]:
+        return np.array([run.score(name, rows) for run in (new, *reference)])
 
-    drawn = np.array([change(rng.integers(n, size=n)) for _ in range(resamples)])
-    value, _ = change(None)
-    spread = float(np.sqrt(np.square(drawn[:, 1]).mean()))
-    low, high = np.quantile(drawn[:, 0], (0.025, 0.975))
+    drawn = np.stack([scores(rng.integers(n, size=n)) for _ in range(resamples)])
+    value, *changes = (row[0] - row[1:].mean() for row in (scores(None), *drawn))
+    low, high = np.quantile(changes, (0.025, 0.975))
+    if len(reference) == 1:
+        holds = high >= 0 if SCORES[name] else low <= 0
+        return Change(float(value), float(low), float(high), None, bool(holds))
+    spread = float(np.sqrt(np.square(drawn[:, 1] - drawn[:, 2]).mean()))
     worse = -value if SCORES[name] else value
-    return Change(value, float(low), float(high), spread, worse <= spread)
+    return Change(float(value), float(low), float(high), spread, bool(worse <= spread))
 
 
 class Crops(Benchmark):
@@ -175,16 +177,13 @@ def markdown_report(about: dict[str, Any], rows: Sequence[dict[str, Any]]) -> st
         f"| steps | sampler | grid | {' | '.join(JUDGED)} | holds |",
         "|" + "---|" * (len(JUDGED) + 4),
     ]
-    means = [
-        f"{sum(pair) / 2:.4g} (seeds: {pair[0]:.4g}, {pair[1]:.4g})"
-        for pair in (about["reference"][name] for name in JUDGED)
-    ]
-    lines.append(f"| **all** | ddpm | time | {' | '.join(means)} | |")
+    seeds = [", ".join(f"{score:.4g}" for score in about["reference"][name]) for name in JUDGED]
+    lines.append(f"| **all** | ddpm | time | {' | '.join(seeds)} | |")
     for row in rows:
         cells = [_cell(row["changes"][name]) for name in JUDGED]
         title = f"{row['steps']} | {row['sampler']} | {row['spacing']}"
         lines.append(f"| {title} | {' | '.join(cells)} | {'yes' if row['holds'] else 'no'} |")
-    if rows:
+    if rows and len(about["reference"][JUDGED[0]]) > 1:
         spreads = [f"{rows[0]['changes'][name]['spread']:.3g}" for name in JUDGED]
         lines.append(f"| | spread | | {' | '.join(spreads)} | |")
     return "\n".join(lines) + "\n"
@@ -218,6 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--spacings", nargs="+", choices=list(SPACINGS), default=list(SPACINGS))
     add("--limit", type=int, help="first crops only")
     add("--seed", type=int, default=0, help="of the holes, and of the settings' noise")
+    add("--reference-seeds", type=int, choices=(1, 2), default=2)
     add("--cache", type=Path, default=Path("/tmp/d2s-guides"), help="results are kept here")
     add("--json", type=Path)
     add("--markdown", type=Path)
@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     guides, _ = guide_results(args.guide, benchmark.truths, benchmark.holes, args.cache, label)
     fills = Fills(benchmark, guides, args.cache, find_weights(args.weights))
     whole = setting_of(args, "sampler=ddpm")
-    reference = [fills.measure(whole, args.seed + number) for number in range(2)]
+    reference = [fills.measure(whole, args.seed + number) for number in range(args.reference_seeds)]
     about: dict[str, Any] = {
         "weights": str(args.weights),
         "crops": f"{len(benchmark.paths)} of {args.crops.name}, {args.side} x {args.side}",
