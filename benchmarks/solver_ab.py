@@ -34,22 +34,11 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from refine_quality import (
-    BATCH,
-    GUIDES,
-    SCORES,
-    Benchmark,
-    Measured,
-    Pictures,
-    Setting,
-    crop_paths,
-    features,
-    guide_results,
-    load_feature_network,
-    parse_setting,
-    read_crops,
-    refine_all,
-)
+from quality_parts.crops import Pictures, crop_paths, read_crops
+from quality_parts.features import BATCH, features, load_feature_network, look_at
+from quality_parts.fills import GUIDES, guide_results
+from quality_parts.settings import Setting, parse_setting
+from refine_quality import SCORES, Benchmark, Measured, refine_all
 
 from d2s_cli.diffusion.refiner import Refiner, load_refiner
 from d2s_cli.diffusion.sampling import SAMPLERS
@@ -119,6 +108,7 @@ class Crops(Benchmark):
         rngs = (np.random.default_rng([args.seed, number]) for number in range(len(whole)))
         self.holes = np.stack([mat_mask(rng, args.side, args.holes) for rng in rngs])
         self.network = load_feature_network()
+        self.seen = look_at(self.network, self.truths)
         self.truth = features(self.network, self.truths, None)
 
 
