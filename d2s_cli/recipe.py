@@ -167,16 +167,17 @@ def resolve_recipe(
         if (value := getattr(settings, name)) is not None:
             chosen[name] = value
     table = NoiseTable(settings.table_steps)
-    tk = int(chosen["tk"])
+    tk, adapted = int(chosen["tk"]), False
     if settings.start == "start" or guide_name == "none":
         tk = table.steps
     elif settings.tk is None:
         gain = chosen["texture_gain"]
         if gain is not None and missing is not None:
             tk = adapted_tk(missing, gain, tk)
-        tk = _same_noise(tk, table)
+        tk, adapted = _same_noise(tk, table), True
     steps = chosen["steps"]
-    if settings.steps is None and steps is not None and tk > 0:
+    # who gave steps but no T_k cannot know that this window's has fewer
+    if steps is not None and tk > 0 and (settings.steps is None or adapted):
         steps = min(int(steps), tk)
     _check_noise_is_known(refiner, guide_name, tk, table)
     return Recipe(

@@ -207,6 +207,10 @@ def test_the_start_follows_the_missing_texture_unless_the_user_says(weights: Pat
     assert 0 < resolve_recipe(Settings(), refiner, "telea", missing=8.0).tk < 50
     assert resolve_recipe(Settings(), refiner, "telea", missing=90.0).tk == 50
     assert resolve_recipe(Settings(tk=10), refiner, "telea", missing=90.0).tk == 10
+    # nor can more steps be walked than that start has; with a start of one's own that is an error
+    many = resolve_recipe(Settings(steps=60), refiner, "telea", missing=8.0)
+    assert 0 < many.tk == many.steps
+    assert resolve_recipe(Settings(steps=60, tk=10), refiner, "telea").steps == 60
 
 
 @pytest.mark.parametrize("length", [500, 2000])
