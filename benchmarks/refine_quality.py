@@ -45,7 +45,8 @@ from quality_parts.features import BATCH, Features, features, frechet, load_feat
 from quality_parts.fills import GUIDES, guide_results
 from quality_parts.settings import Setting, parse_setting
 
-from d2s_cli.diffusion.refiner import Refiner, load_refiner
+from d2s_cli.diffusion.loading import load_refiner
+from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.guides.on_photo import correct_window
 from d2s_cli.guides.registry import load_guide
 from d2s_cli.images.colour_detail import calm_colour

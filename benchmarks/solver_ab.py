@@ -40,7 +40,8 @@ from quality_parts.fills import GUIDES, guide_results
 from quality_parts.settings import Setting, parse_setting
 from refine_quality import SCORES, Benchmark, Measured, refine_all
 
-from d2s_cli.diffusion.refiner import Refiner, load_refiner
+from d2s_cli.diffusion.loading import load_refiner
+from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.diffusion.sampling import SAMPLERS
 from d2s_cli.diffusion.schedule import SPACINGS
 from d2s_cli.images.draw_masks import mat_mask

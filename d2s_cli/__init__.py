@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from d2s_cli.diffusion.refiner import Refiner, load_refiner, training_loss
+    from d2s_cli.diffusion.loading import load_refiner
+    from d2s_cli.diffusion.loss import training_loss
+    from d2s_cli.diffusion.refiner import Refiner
     from d2s_cli.diffusion.schedule import NoiseTable
     from d2s_cli.engine import inpaint, refine
     from d2s_cli.evaluation import evaluate
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _HOMES = {
     "Refiner": "d2s_cli.diffusion.refiner",
-    "load_refiner": "d2s_cli.diffusion.refiner",
-    "training_loss": "d2s_cli.diffusion.refiner",
+    "load_refiner": "d2s_cli.diffusion.loading",
+    "training_loss": "d2s_cli.diffusion.loss",
     "NoiseTable": "d2s_cli.diffusion.schedule",
     "load_guide": "d2s_cli.guides.registry",
     "evaluate": "d2s_cli.evaluation",

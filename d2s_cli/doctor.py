@@ -126,7 +126,7 @@ def check_devices() -> Iterator[Finding]:
 
 def check_weights() -> Iterator[Finding]:
     """Bundled weights are there and fit their network."""
-    from d2s_cli.diffusion.refiner import load_refiner
+    from d2s_cli.diffusion.loading import load_refiner
     from d2s_cli.weights.bundled import bundled_weights
 
     bundled = bundled_weights()

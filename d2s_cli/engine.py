@@ -16,7 +16,8 @@ from typing import Any
 from d2s_cli.ahead import Ahead, Behind, Outcome
 from d2s_cli.batches import Piece, WindowBatches
 from d2s_cli.closing import PICTURE_ERRORS, Closer, of_picture
-from d2s_cli.diffusion.refiner import Refiner, load_refiner
+from d2s_cli.diffusion.loading import load_refiner
+from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.errors import InputError, UsageError, WeightsError
 from d2s_cli.events import Event, Report
 from d2s_cli.filling import Filler, Fills, goes_in_batches

@@ -16,7 +16,8 @@ from conftest import photo
 from PIL import Image
 
 from d2s_cli import engine
-from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, load_refiner
+from d2s_cli.diffusion.loading import load_refiner
+from d2s_cli.diffusion.refiner import Refiner, RefinerConfig
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import UsageError

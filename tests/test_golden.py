@@ -15,7 +15,9 @@ import torch
 from conftest import GOLDEN
 from torch import Tensor
 
-from d2s_cli.diffusion.refiner import Refiner, load_refiner, training_loss
+from d2s_cli.diffusion.loading import load_refiner
+from d2s_cli.diffusion.loss import training_loss
+from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNetConfig
 

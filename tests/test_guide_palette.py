@@ -14,7 +14,8 @@ from PIL import Image
 from test_golden import arrays, relative_error, replay
 
 import d2s_cli as d2s
-from d2s_cli.diffusion.refiner import RefinerConfig, SeededNoise, load_refiner
+from d2s_cli.diffusion.loading import load_refiner
+from d2s_cli.diffusion.refiner import RefinerConfig, SeededNoise
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import UsageError, WeightsError

@@ -17,7 +17,8 @@ from test_cli import d2s
 
 from d2s_cli import engine
 from d2s_cli.cli.paper_sweep import parse_masks, parse_numbers
-from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, load_refiner
+from d2s_cli.diffusion.loading import load_refiner
+from d2s_cli.diffusion.refiner import Refiner, RefinerConfig
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import D2SError, InputError, UsageError

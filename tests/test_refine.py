@@ -11,7 +11,8 @@ import torch
 from conftest import TINY, filled
 from torch import Tensor, nn
 
-from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, SeededNoise, training_loss
+from d2s_cli.diffusion.loss import training_loss
+from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, SeededNoise
 from d2s_cli.diffusion.sampling import SAMPLERS
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.tiles import OVERLAP, TiledDenoise, tile_boxes, tile_weight

@@ -16,7 +16,7 @@ from conftest import photo
 from PIL import Image
 from torch import nn
 
-from d2s_cli.diffusion.refiner import load_refiner
+from d2s_cli.diffusion.loading import load_refiner
 from d2s_cli.diffusion.unet import UNetConfig
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.draw_masks import Hole, mat_mask, scratch_mask

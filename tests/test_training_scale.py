@@ -21,13 +21,9 @@ from typer.testing import CliRunner
 
 from d2s_cli.cli import train as train_command
 from d2s_cli.cli.app import app
-from d2s_cli.diffusion.refiner import (
-    Refiner,
-    RefinerConfig,
-    load_refiner,
-    min_snr_weights,
-    training_loss,
-)
+from d2s_cli.diffusion.loading import load_refiner
+from d2s_cli.diffusion.loss import min_snr_weights, training_loss
+from d2s_cli.diffusion.refiner import Refiner, RefinerConfig
 from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import D2SError, InputError, UsageError, WeightsError
 from d2s_cli.ranks import Ranks, local_device

@@ -11,7 +11,8 @@ from conftest import TINY, filled
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, load_refiner
+from d2s_cli.diffusion.loading import load_refiner
+from d2s_cli.diffusion.refiner import Refiner, RefinerConfig
 from d2s_cli.diffusion.unet import (
     Norm,
     UNet,

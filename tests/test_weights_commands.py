@@ -330,7 +330,7 @@ def test_files_put_into_the_store_by_hand_are_taken(folder: Path) -> None:
 
 
 def test_own_refiners_are_found_by_their_name(tmp_path: Path, tiny_refiner: Any) -> None:
-    from d2s_cli.diffusion.refiner import load_refiner
+    from d2s_cli.diffusion.loading import load_refiner
 
     path = tmp_path / "refiner.safetensors"
     state = tiny_refiner.unet.state_dict()
@@ -364,7 +364,7 @@ def test_own_refiners_are_found_by_their_name(tmp_path: Path, tiny_refiner: Any)
 def test_a_refiner_that_describes_no_network(
     tmp_path: Path, tiny_refiner: Any, changes: dict[str, Any]
 ) -> None:
-    from d2s_cli.diffusion.refiner import load_refiner
+    from d2s_cli.diffusion.loading import load_refiner
 
     config = tiny_refiner.config.to_json()
     config["unet"] |= changes
@@ -376,7 +376,7 @@ def test_a_refiner_that_describes_no_network(
 
 @pytest.mark.parametrize("shape", [(0,), (4,), (64, 0), (64, 6), (64, 6, 3, 3), ()])
 def test_a_published_refiner_of_wrong_shapes(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    from d2s_cli.diffusion.refiner import load_refiner
+    from d2s_cli.diffusion.loading import load_refiner
 
     path = tmp_path / "network.pth"
     state = {"input_blocks.0.0.weight": torch.rand(shape), "cond_embed.0.weight": torch.rand(shape)}

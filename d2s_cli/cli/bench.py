@@ -48,7 +48,7 @@ def bench(
       d2s bench --full --json > bench.json
     """
     from d2s_cli.bench import report
-    from d2s_cli.diffusion.refiner import load_refiner
+    from d2s_cli.diffusion.loading import load_refiner
     from d2s_cli.errors import UsageError
     from d2s_cli.recipe import Settings
     from d2s_cli.runtime import pick

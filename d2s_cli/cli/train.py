@@ -333,7 +333,7 @@ def _train_refiner(
     init: str | None,
     held_out: list[Path],
 ) -> tuple[Path, int]:
-    from d2s_cli.diffusion.refiner import load_refiner
+    from d2s_cli.diffusion.loading import load_refiner
     from d2s_cli.errors import UsageError
     from d2s_cli.training import refiner
 

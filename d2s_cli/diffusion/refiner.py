@@ -1,4 +1,4 @@
-"""The refinement model: condition, prediction, injection of the guide, loss, and refining.
+"""The refinement model: condition, prediction, injection of the guide, and refining.
 
 Tensors are N x 3 x H x W, RGB, [-1, 1], float32; `hole` is N x 1 x H x W, 1 where pixels are made.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,9 @@ from d2s_cli.diffusion import sampling
 from d2s_cli.diffusion.graphs import GraphedCalls
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.tiles import TiledDenoise, tile_boxes
-from d2s_cli.diffusion.unet import UNet, UNetConfig, config_from_state_dict
+from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import UsageError, WeightsError
-from d2s_cli.runtime import Compute, channels_last, pick, store_as_computed, to_device
-from d2s_cli.weights.reading import check_fit, read_weights
+from d2s_cli.runtime import Compute, to_device
 
 PREDICTIONS = ("eps", "v")
 STARTS = ("middle", "start", "noise")
@@ -145,7 +143,7 @@ class Refiner:
             out = self.predict(condition, x_t, alpha_bar, guide_t)
         if self.config.prediction == "eps":
             return out
-        a, s = _signal_and_noise(alpha_bar)
+        a, s = signal_and_noise(alpha_bar)
         return s * x_t + a * out
 
     def predict_x0(
@@ -153,7 +151,7 @@ class Refiner:
     ) -> Tensor:
         """Estimate of x_0, not clipped. Arguments as `predict`."""
         out = self.predict(condition, x_t, alpha_bar, guide_t)
-        a, s = _signal_and_noise(alpha_bar)
+        a, s = signal_and_noise(alpha_bar)
         if self.config.prediction == "eps":
             return (x_t - s * out) / a
         return a * x_t - s * out
@@ -286,148 +284,13 @@ class SeededNoise:
         return torch.stack(drawn)
 
 
-def training_loss(
-    refiner: Refiner,
-    image: Tensor,
-    hole: Tensor,
-    hole_noise: Tensor,
-    noise: Tensor,
-    alpha_bar: Tensor,
-    per_hole: bool = False,
-) -> Tensor:
-    """Eq. 12: mean over all elements of `squared_error`.
-
-    Args:
-        image: x_0, N x 3 x H x W.
-        hole: m, N x 1 x H x W, 0 or 1.
-        hole_noise: eps_m of the condition, like `image`.
-        noise: eps of the state, like `image`.
-        alpha_bar: noise levels, shape (N,).
-        per_hole: divide by the hole's share, so that small holes count as much as large ones.
-
-    Returns:
-        A scalar that can be differentiated.
-    """
-    error = squared_error(refiner, image, hole, hole_noise, noise, alpha_bar)
-    if per_hole:
-        return error.sum() / (hole.sum() * image.shape[1]).clamp(min=1)
-    return error.mean()
-
-
-def squared_error(
-    refiner: Refiner,
-    image: Tensor,
-    hole: Tensor,
-    hole_noise: Tensor,
-    noise: Tensor,
-    alpha_bar: Tensor,
-) -> Tensor:
-    """(m * target - m * prediction)^2, N x 3 x H x W; arguments as `training_loss`.
-
-    For a network that predicts noise the target is eps; for one that predicts v it is
-    a eps - s x_0.
-    """
-    a, s = _signal_and_noise(alpha_bar)
-    condition = hole * hole_noise + (1 - hole) * image
-    x_t = hole * (a * image + s * noise) + (1 - hole) * image
-    target = noise if refiner.config.prediction == "eps" else a * noise - s * image
-    return (hole * (target - refiner.predict(condition, x_t, alpha_bar))) ** 2
-
-
-def min_snr_weights(alpha_bar: Tensor, gamma: float, prediction: str) -> Tensor:
-    """Min-SNR-gamma (Hang et al., 2023): what each level's loss is multiplied by, shape (N,).
-
-    In terms of x_0 every level counts min(SNR, gamma). The error of eps is SNR times that of x_0,
-    that of v SNR + 1 times.
-    """
-    snr = alpha_bar / (1 - alpha_bar).clamp(min=1e-8)
-    return snr.clamp(max=gamma) / (snr + (1 if prediction == "v" else 0)).clamp(min=1e-8)
-
-
-def load_refiner(
-    name_or_path: str | Path = "d2s-base",
-    device: str = "cpu",
-    precision: str = "fp32",
-    compute: Compute | None = None,
-) -> Refiner:
-    """Load a refiner: a bundled name, our safetensors, or a published Palette checkpoint.
-
-    Args:
-        name_or_path: a name of the bundled weights, or a `.safetensors`, `.pth` or `.pt` file.
-        device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, fp32, bf16 or fp16.
-        compute: device and format already picked, instead of the two above.
-
-    Raises:
-        WeightsError: no such weights, a damaged file, or one that does not fit (the message says
-            which keys and shapes differ).
-        DeviceError: the device is not there.
-    """
-    from d2s_cli.weights.bundled import find_weights
-
-    compute = compute or pick(device, precision)
-    path = find_weights(name_or_path)
-    tensors, header = read_weights(path)
-    state = network_tensors(tensors)
-    try:
-        if header:
-            config = RefinerConfig.from_json(header)
-        else:
-            config = RefinerConfig(unet=config_from_state_dict(state))
-        check_sizes(config.unet)
-        with torch.device("meta"):
-            unet = UNet(config.unet)
-    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(
-            f"{path} describes no network that can be built: {error}",
-            "it is damaged, or no refiner's weights",
-        ) from error
-    check_fit(path, {k: tuple(v.shape) for k, v in unet.state_dict().items()}, state)
-    unet.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
-    unet.eval().requires_grad_(False)
-    unet.to(compute.device)
-    channels_last(unet)
-    store_as_computed(unet, compute)
-    return Refiner(unet, config, compute, name=path.stem)
-
-
-def check_sizes(unet: UNetConfig) -> None:
-    """Raise ValueError for a network that nobody means: files are believed only so far."""
-    numbers = {
-        "inner_channels": (unet.inner_channels, 4096),
-        "channel_mults": (len(unet.channel_mults), 8),
-        "res_blocks": (unet.res_blocks, 32),
-        "attention_levels": (len(unet.attention_levels), 8),
-        "head_channels": (unet.head_channels, 4096),
-        "unshuffle": (unet.unshuffle, 16),
-        "a multiple of a level": (max(unet.channel_mults, default=0), 256),
-    }
-    for name, (number, largest) in numbers.items():
-        least = 0 if name == "attention_levels" else 1
-        if not isinstance(number, int) or not least <= number <= largest:
-            raise ValueError(f"{name} of {number!r:.40}")
-
-
-def network_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The UNet's tensors of a checkpoint: prefixes off, the noise table's buffers left out.
-
-    Published files are whole `Network` modules (`denoise_fn.` and buffers such as `gammas`), and
-    may come from a DistributedDataParallel wrapper (`module.`).
-    """
-    stripped = {key.removeprefix("module."): value for key, value in tensors.items()}
-    prefix = "denoise_fn."
-    if any(key.startswith(prefix) for key in stripped):
-        return {k.removeprefix(prefix): v for k, v in stripped.items() if k.startswith(prefix)}
-    return stripped
-
-
 def _first_half_from(a: Tensor, b: Tensor) -> Tensor:
     """First half of a's channels, second half of b's."""
     half = a.shape[1] // 2
     return torch.cat([a[:, :half], b[:, half:]], dim=1)
 
 
-def _signal_and_noise(alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+def signal_and_noise(alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
     """sqrt(alpha_bar) and sqrt(1 - alpha_bar), shaped to multiply images."""
     levels = alpha_bar.reshape(-1, 1, 1, 1)
     return levels.sqrt(), (1 - levels).sqrt()

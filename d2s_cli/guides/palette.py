@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from d2s_cli.diffusion.refiner import Refiner, load_refiner
+from d2s_cli.diffusion.loading import load_refiner
+from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.diffusion.sampling import SAMPLERS
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.errors import UsageError, WeightsError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from d2s_cli.diffusion.refiner import load_refiner
+from d2s_cli.diffusion.loading import load_refiner
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.errors import InputError, UsageError, WeightsError
 from d2s_cli.guides.registry import FROM_WEIGHTS, files_here, load_guide

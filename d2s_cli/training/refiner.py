@@ -22,13 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from d2s_cli.diffusion.refiner import (
-    Refiner,
-    RefinerConfig,
-    SeededNoise,
-    min_snr_weights,
-    squared_error,
-)
+from d2s_cli.diffusion.loss import min_snr_weights, squared_error
+from d2s_cli.diffusion.refiner import Refiner, RefinerConfig, SeededNoise
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import UsageError, WeightsError

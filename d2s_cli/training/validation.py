@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from d2s_cli.diffusion.refiner import Refiner, SeededNoise, squared_error
+from d2s_cli.diffusion.loss import squared_error
+from d2s_cli.diffusion.refiner import Refiner, SeededNoise
 from d2s_cli.guides.opencv import opencv_fill
 from d2s_cli.images.convert import from_unit_range, to_unit_range
 from d2s_cli.metrics.pixels import l1, psnr
