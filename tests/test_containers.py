@@ -153,9 +153,11 @@ def test_pytorchs_own_archives_are_no_containers(tmp_path: Path) -> None:
 
 def test_names_are_no_paths(tmp_path: Path, folder: Path) -> None:
     data = saved(lama(18))
-    path = pack(tmp_path / "w.zip", {"../../../up.ckpt": data, "a/config.yaml": b"x"})
+    deep = tmp_path / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    path = pack(deep / "w.zip", {"../../../up.ckpt": data, "a/config.yaml": b"x"})
     weights("import", path, "--as", "lama")
-    assert list(tmp_path.parent.rglob("up*")) == []
+    assert list(tmp_path.rglob("up*")) == []
     assert {p.name for p in folder.rglob("*") if p.is_file()} == {"entry.json", "best.safetensors"}
 
 

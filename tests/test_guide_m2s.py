@@ -208,9 +208,12 @@ def test_special_masks_need_the_large_network_alone(pair: list[Path]) -> None:
 
 
 def test_half_a_pair_or_a_crowd_is_refused(pair: list[Path]) -> None:
-    tiny(pair[0].with_name("third.pt"), FINE)
+    third = pair[0].with_name("third.pt")
+    tiny(third, FINE)
     with pytest.raises(WeightsError, match="two checkpoints, not 3"):
-        d2s.load_guide("m2s", pair[0].parent)
+        d2s.load_guide("m2s", [*pair, third])
+    # in a folder, the two with the published names are meant
+    assert set(d2s.load_guide("m2s", pair[0].parent).files) == set(pair)
     pair[1].unlink()
     with pytest.raises(WeightsError, match=r"celebahq64_500000\.pt") as caught:
         d2s.load_guide("m2s", pair[0])
