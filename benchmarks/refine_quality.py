@@ -47,7 +47,7 @@ from quality_parts.settings import Setting, parse_setting
 
 from d2s_cli.diffusion.loading import load_refiner
 from d2s_cli.diffusion.refiner import Refiner
-from d2s_cli.guides.on_photo import correct_window
+from d2s_cli.guides.on_photo import correct_windows
 from d2s_cli.guides.registry import load_guide
 from d2s_cli.images.colour_detail import calm_colour
 from d2s_cli.images.convert import from_unit_range, to_unit_range
@@ -72,7 +72,7 @@ def refine_all(
     if setting.correct:
         corrector = load_guide("neural", os.environ.get("D2S_NEURAL_GUIDE"), first="given")
         triples = zip(truths, holes, guides, strict=True)
-        guides = np.stack([correct_window(corrector, t, h, g) for t, h, g in triples])
+        guides = np.stack(correct_windows(corrector, list(triples)))
     if setting.sharpen:
         guides = np.stack([sharpen_fill(g, h) for g, h in zip(guides, holes, strict=True)])
     results = guides.copy()

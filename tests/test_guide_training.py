@@ -296,7 +296,7 @@ def test_windows_are_corrected_together_as_each_alone(
     for view, result in zip(views, together, strict=True):
         assert result.dtype == np.uint16
         assert (result[~view[1]] == view[0][~view[1]]).all()
-        alone = on_photo.correct_window(guide, *view)
+        (alone,) = on_photo.correct_windows(guide, [view])
         assert np.abs(result.astype(int) - alone).max() <= 4
 
 

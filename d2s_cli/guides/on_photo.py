@@ -83,13 +83,6 @@ def see_window(
     return Sight(photo[view], hole[view], seed, (rows, columns), candidate)
 
 
-def correct_window(
-    corrector: Guide, picture: NDArray[Any], hole: NDArray[np.bool_], first: NDArray[Any]
-) -> NDArray[Any]:
-    """A first result for a window, corrected; arguments as `correct_windows`."""
-    return correct_windows(corrector, [(picture, hole, first)])[0]
-
-
 def correct_windows(corrector: Guide, views: Sequence[View]) -> list[NDArray[Any]]:
     """First results for windows, corrected; windows of one size go through the network together.
 
