@@ -29,7 +29,9 @@ from d2s_cli.training.adversary import (
     made_patches,
 )
 from d2s_cli.training.candidates import load_candidates
+from d2s_cli.training.data import HOLE_SHARE
 from d2s_cli.training.guide import EXPORT, GuideConfig, GuideTrainer, train_guide
+from d2s_cli.training.perceptual import Distances, PerceptualDistance
 from d2s_cli.training.run import Pace
 
 CPU = Compute(torch.device("cpu"))
@@ -54,7 +56,8 @@ from d2s_cli.training import guide
 torch.set_num_threads(1)
 class Brightness(torch.nn.Module):
     def forward(self, image, truth, hole):
-        return (image.mean((2, 3)) - truth.mean((2, 3))).square().mean(1)
+        difference = (image.mean((2, 3)) - truth.mean((2, 3))).square().mean(1)
+        return difference, difference
 guide.PerceptualDistance = Brightness
 folder, output, config = pickle.load(open(sys.argv[1], "rb"))
 guide.train_guide([folder], output, config, Compute(torch.device("cpu")))
@@ -64,8 +67,9 @@ guide.train_guide([folder], output, config, Compute(torch.device("cpu")))
 class Brightness(nn.Module):
     """Stands in for the perceptual network, which is a package of its own."""
 
-    def forward(self, image: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
-        return (image.mean((2, 3)) - truth.mean((2, 3))).square().mean(1)
+    def forward(self, image: Tensor, truth: Tensor, hole: Tensor) -> Distances:
+        difference = (image.mean((2, 3)) - truth.mean((2, 3))).square().mean(1)
+        return Distances(difference, difference)
 
 
 @pytest.fixture(autouse=True)
@@ -247,9 +251,47 @@ def test_examples_with_a_candidate_are_made_once_and_turned_together(
     assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == written
     assert np.array_equal(first.fills, again.fills)
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        image, hole, fill = first.draw(rng)
-        assert np.array_equal(image[~hole], fill[~hole])
+    for side in (32, 64):
+        for _ in range(20):
+            image, hole, fill = first.draw(rng, side)
+            assert image.shape == fill.shape == (side, side, 3)
+            assert np.array_equal(image[~hole], fill[~hole])
+            assert HOLE_SHARE[0] < hole.mean() < HOLE_SHARE[1]
+
+
+# the perceptual distance
+
+
+class Colours(PerceptualDistance):
+    """The distance, in unit-length colours in place of a network's features."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        return [nn.functional.normalize(image, dim=1)]
+
+
+def test_distances_are_the_mean_of_squares_and_the_square_of_means_over_the_hole() -> None:
+    truth, hole = torch.rand(2, 3, 16, 16) + 0.1, hole_of(16, 16).repeat(2, 1, 1, 1)
+    fill = torch.where(hole > 0, torch.rand_like(truth) + 0.1, truth)
+    by_place, of_means = Colours()(fill, truth, hole)
+    difference = (Colours().features(fill)[0] - Colours().features(truth)[0])[..., hole[0, 0] > 0]
+    assert torch.allclose(by_place, difference.square().sum(1).mean(1), rtol=1e-4)
+    assert torch.allclose(of_means, difference.mean(2).square().sum(1), rtol=1e-4)
+
+
+def test_texture_of_the_right_kind_in_the_wrong_place_has_no_distance_of_means() -> None:
+    rows = torch.arange(16).reshape(1, 1, 16, 1) % 2
+    truth = torch.where(rows > 0, torch.tensor([0.9, 0.1, 0.1]).reshape(1, 3, 1, 1), 0.5)
+    truth = truth.expand(1, 3, 16, 16).contiguous()
+    hole = torch.zeros(1, 1, 16, 16)
+    hole[..., 4:12, 4:12] = 1
+    shifted = torch.where(hole > 0, truth.roll(1, 2), truth)
+    smooth = torch.where(hole > 0, truth.mean((2, 3), keepdim=True), truth)
+    moved, blurred = (Colours()(x, truth, hole) for x in (shifted, smooth))
+    assert float(moved.by_place) > float(blurred.by_place)
+    assert float(moved.of_means) < 1e-4 < float(blurred.of_means)
 
 
 # the guide

@@ -23,6 +23,7 @@ from d2s_cli.cli.app import app
 from d2s_cli.errors import D2SError, UsageError, WeightsError
 from d2s_cli.weights import convert, store
 from d2s_cli.weights import manifest as manifests
+from d2s_cli.weights.bundled import bundled_guide
 from d2s_cli.weights.manifest import Entry, PublishedFile, manifest, read_manifest
 from d2s_cli.weights.reading import read_header, read_weights, write_safetensors
 from d2s_cli.weights.recognise import Shapes, recognise
@@ -467,6 +468,7 @@ def test_info(tmp_path: Path) -> None:
     assert "loss_pl.w [5] float32" in told["tensors"]
     assert "recognised: LaMa, 2 blocks" in weights("info", path).stdout
     assert "a refiner that d2s trained" in weights("info", "d2s-base").stdout
+    assert "a guide that d2s trained" in weights("info", *bundled_guide("neural")).stdout
     weights("info", "no-such-thing", fails=WeightsError)
 
 

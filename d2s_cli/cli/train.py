@@ -179,6 +179,17 @@ def train(
     val_every: Annotated[
         int, typer.Option("--val-every", metavar="N", min=1, help="Crops between validations.")
     ] = 10_000,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            show_default=False,
+            help="Any other setting of the recipe, by its name in refiner.safetensors' or"
+            " guide.safetensors' header (d2s weights info shows them): unet.inner_channels=96,"
+            " style=4, sizes=128,256. May be repeated.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of crops, holes and noise.")] = 0,
     save_every: Annotated[
         float, typer.Option(metavar="SECONDS", help="Between checkpoints with sample pictures.")
@@ -215,8 +226,9 @@ def train(
       # the same with eight GPUs; on two machines, add --nnodes 2 --rdzv-endpoint HOST:PORT
       torchrun --nproc-per-node 8 -m d2s_cli train celeba-hq-256/ --preset paper --data aligned \\
         --batch-size 24 --workers 4 -o runs/faces
-      # the network of --guide neural
+      # the network of --guide neural; another one, with a setting of its recipe changed
       d2s train photos/ --model guide -o runs/guide
+      d2s train photos/ --model guide --set style=4 -o runs/guide-2
       # then use it
       d2s inpaint photo.png -m m.png --weights runs/mine/refiner.safetensors
     """
@@ -286,11 +298,19 @@ def train(
             validated=validated,
         )
         if model == "guide":
-            saved, seen = _train_guide(folders, output, changes, compute, pace)
+            saved, seen = _train_guide(folders, output, changes, settings or [], compute, pace)
         else:
             ours = {"checkpointing": checkpointing, "min_snr": min_snr}
             saved, seen = _train_refiner(
-                folders, output, preset, changes | ours, compute, pace, init, val or []
+                folders,
+                output,
+                preset,
+                changes | ours,
+                settings or [],
+                compute,
+                pace,
+                init,
+                val or [],
             )
     if ranks.first:
         say(f"saved {saved} after {seen} images")
@@ -328,6 +348,7 @@ def _train_refiner(
     output: Path,
     preset: str,
     changes: dict[str, Any],
+    settings: list[str],
     compute: Compute,
     pace: Pace,
     init: str | None,
@@ -336,10 +357,11 @@ def _train_refiner(
     from d2s_cli.diffusion.loading import load_refiner
     from d2s_cli.errors import UsageError
     from d2s_cli.training import refiner
+    from d2s_cli.training.settings import with_settings
 
     if preset not in refiner.PRESETS:
         raise UsageError(f"unknown preset {preset!r}", f"one of: {', '.join(refiner.PRESETS)}")
-    config = dataclasses.replace(refiner.PRESETS[preset], **changes)
+    config = with_settings(dataclasses.replace(refiner.PRESETS[preset], **changes), settings)
     begin = None if init is None else load_refiner(init)
     if begin is not None:
         config = refiner.fine_tuning(config, begin)
@@ -348,11 +370,17 @@ def _train_refiner(
 
 
 def _train_guide(
-    folders: list[Path], output: Path, changes: dict[str, Any], compute: Compute, pace: Pace
+    folders: list[Path],
+    output: Path,
+    changes: dict[str, Any],
+    settings: list[str],
+    compute: Compute,
+    pace: Pace,
 ) -> tuple[Path, int]:
     from d2s_cli.training import guide
+    from d2s_cli.training.settings import with_settings
 
-    config = dataclasses.replace(guide.GuideConfig(), **changes)
+    config = with_settings(dataclasses.replace(guide.GuideConfig(), **changes), settings)
 
     def prepared(made: int) -> None:
         say(f"{made}/{config.candidates} examples have PatchMatch's result")

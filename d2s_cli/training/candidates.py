@@ -1,7 +1,8 @@
 """PatchMatch's results for training examples, made once and kept.
 
 PatchMatch takes longer than a training step, so a run has a fixed number of examples with its
-result; they lie beside the checkpoint and are used again and again, turned and mirrored.
+result, as large as its largest crops; they lie beside the checkpoint and are used again and again:
+squares out of them, turned and mirrored.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2s_cli.guides.patchmatch import patchmatch_guide
-from d2s_cli.training.data import Picture, draw_example
+from d2s_cli.training.data import HOLE_SHARE, Picture, draw_example
 from d2s_cli.training.run import Schedule
 
 #: examples in one file
@@ -32,17 +33,28 @@ class Candidates:
     holes: NDArray[np.bool_]
     fills: NDArray[np.uint8]
 
-    def draw(self, rng: np.random.Generator) -> tuple[Picture, NDArray[np.bool_], Picture]:
-        """One of them, turned and mirrored at random: image, hole, fill."""
-        index = int(rng.integers(len(self.images)))
+    def draw(
+        self, rng: np.random.Generator, side: int
+    ) -> tuple[Picture, NDArray[np.bool_], Picture]:
+        """A square of `side` out of one of them, turned and mirrored at random: image, hole, fill.
+
+        The hole covers a share of the square that training takes (HOLE_SHARE).
+        """
+        room = self.images.shape[1] - side + 1
+        while True:
+            index = int(rng.integers(len(self.images)))
+            top, left = rng.integers(room, size=2)
+            square = (index, slice(top, top + side), slice(left, left + side))
+            if HOLE_SHARE[0] < self.holes[square].mean() < HOLE_SHARE[1]:
+                break
         turns, mirror = int(rng.integers(4)), rng.random() < 0.5
 
         def move(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
             x = np.rot90(x[:, ::-1] if mirror else x, turns)
             return np.ascontiguousarray(x)
 
-        hole = move(self.holes[index].view(np.uint8)).astype(bool)
-        return move(self.images[index]), hole, move(self.fills[index])
+        hole = move(self.holes[square].view(np.uint8)).astype(bool)
+        return move(self.images[square]), hole, move(self.fills[square])
 
 
 def load_candidates(
@@ -57,13 +69,13 @@ def load_candidates(
     Args:
         folder: where they are kept.
         photos: to crop from.
-        schedule: of the run; example k depends on its seed, data and first size, and k, alone.
+        schedule: of the run; example k depends on its seed, data and largest size, and k, alone.
         count: how many.
         report: called with how many there are, after each file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = []
-    name = f"{schedule.sizes[0]}-{schedule.seed}"
+    name = f"{max(schedule.sizes)}-{schedule.seed}"
     if schedule.data != "crops":
         name = f"{schedule.data}-{name}"
     for first in range(0, count, SHARD):
@@ -81,7 +93,7 @@ def _make_shard(
     path: Path, photos: Sequence[Picture], schedule: Schedule, first: int, count: int
 ) -> None:
     guide = patchmatch_guide()
-    seed, size = schedule.seed, schedule.sizes[0]
+    seed, size = schedule.seed, max(schedule.sizes)
     examples = [
         draw_example(photos, seed, FIRST_NUMBER + first + i, size, "mixed", schedule.data)
         for i in range(count)

@@ -66,7 +66,8 @@ class GuideConfig(Schedule):
         candidate_share: how often a step uses these.
         soft_share: how often a step starts from OpenCV's fills; the others start from the smooth
             fill alone.
-        l1, perceptual, adversarial: weights of the three losses.
+        l1, perceptual, style, adversarial: weights of the losses; of the perceptual distance, that
+            by place and that of means are weighed apart (perceptual.py).
         adversary_from: images after which the adversary joins.
     """
 
@@ -85,6 +86,7 @@ class GuideConfig(Schedule):
     soft_share: float = 0.45
     l1: float = 4.0
     perceptual: float = 1.0
+    style: float = 0.0
     adversarial: float = 0.1
     adversary_from: int = 10_000
 
@@ -170,8 +172,10 @@ class GuideTrainer:
         config = self.config
         l1 = ((fill - image).abs() * hole).sum() / (3 * counts.pixels)
         with self.compute.network_precision():
-            perceptual = self.perceptual(fill, image, hole).sum() / counts.items
-            loss: Tensor = config.l1 * l1 + config.perceptual * perceptual
+            by_place, of_means = self.perceptual(fill, image, hole)
+            loss: Tensor = config.l1 * l1 + config.perceptual * by_place.sum() / counts.items
+            if config.style:
+                loss = loss + config.style * of_means.sum() / counts.items
             if self.images < config.adversary_from or not config.adversarial:
                 return loss * counts.share
             scores = self.adversary(fill, hole)
@@ -267,8 +271,8 @@ class GuideDrawing:
         numbers = config.share(step, self.ranks) or [0]
         rng = np.random.default_rng([config.seed, step, 3])
         kind = rng.random()
-        if side == config.sizes[0] and kind < config.candidate_share:
-            return candidate_batch(self.candidates, rng, count, numbers)
+        if kind < config.candidate_share:
+            return candidate_batch(self.candidates, rng, side, count, numbers)
         first = step * EXAMPLES_A_STEP
         examples = [
             draw_example(self.photos, config.seed, first + i, side, config.masks, config.data)
@@ -290,10 +294,14 @@ def soft_batch(examples: Sequence[Example], methods: Sequence[str]) -> Batch:
 
 
 def candidate_batch(
-    candidates: Candidates, rng: np.random.Generator, count: int, numbers: Sequence[int]
+    candidates: Candidates,
+    rng: np.random.Generator,
+    side: int,
+    count: int,
+    numbers: Sequence[int],
 ) -> Batch:
-    """Those of `count` examples with PatchMatch's result that have these numbers."""
-    drawn = [candidates.draw(rng) for _ in range(count)]
+    """Those of `count` examples of this side with PatchMatch's result that have these numbers."""
+    drawn = [candidates.draw(rng, side) for _ in range(count)]
     images, holes, fills = zip(*(drawn[i] for i in numbers), strict=True)
     return Batch(
         image=to_unit_range(np.stack(images)),
@@ -330,7 +338,8 @@ def train_guide(
 
     candidates = ranks.once(load)
     shown = range(SHOWN)
-    trainer.show_always(candidate_batch(candidates, np.random.default_rng(0), SHOWN, shown))
+    first = np.random.default_rng(0)
+    trainer.show_always(candidate_batch(candidates, first, config.sizes[0], SHOWN, shown))
     draw = GuideDrawing(photos, candidates, config, ranks)
     drive(trainer, draw, photos, config.images, output, pace, ranks)
     return trainer

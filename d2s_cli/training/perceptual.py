@@ -8,13 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2s_cli.errors import UsageError
+
+
+class Distances(NamedTuple):
+    """Of N pictures, N numbers each.
+
+    Attributes:
+        by_place: mean over the hole of the distance of the vectors at the same place. A fill that
+            lies between all that could be there has the least, and is smooth.
+        of_means: distance of the vectors' means over the hole. It asks for the same kind of
+            texture anywhere in the hole (after the style losses of Gatys et al. 2016), and a
+            smooth fill pays for it.
+    """
+
+    by_place: Tensor
+    of_means: Tensor
 
 
 class PerceptualDistance(nn.Module):
@@ -43,16 +58,19 @@ class PerceptualDistance(nn.Module):
                 break
         return found
 
-    def forward(self, image: Tensor, truth: Tensor, hole: Tensor) -> Tensor:
-        """Distances in each picture's hole and next to it, averaged over the hole: N numbers."""
+    def forward(self, image: Tensor, truth: Tensor, hole: Tensor) -> Distances:
+        """Distances in each picture's hole and next to it."""
         with torch.no_grad():
             wanted = self.features(truth)
         share = hole.mean((1, 2, 3)).clamp(min=1e-3)
-        total = torch.zeros_like(share)
+        by_place, of_means = torch.zeros_like(share), torch.zeros_like(share)
         for ours, theirs in zip(self.features(image), wanted, strict=True):
-            difference = (ours - theirs).square().sum(1).mean((1, 2))
-            total = total + difference / share
-        return total
+            difference = ours - theirs
+            by_place = by_place + difference.square().sum(1).mean((1, 2)) / share
+            weight = F.interpolate(hole, difference.shape[-2:], mode="area")
+            covered = weight.sum((2, 3)).clamp(min=1e-3)
+            of_means = of_means + ((difference * weight).sum((2, 3)) / covered).square().sum(1)
+        return Distances(by_place, of_means)
 
 
 def _load_network() -> Any:

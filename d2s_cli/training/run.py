@@ -169,6 +169,17 @@ def read_photos(
     """
     if schedule.images < 1 or schedule.batch < 1:
         raise UsageError("images and batch must be 1 or more")
+    sizes, shares = schedule.sizes, schedule.size_shares
+    if (
+        len(sizes) != len(shares)
+        or min(sizes) < 1
+        or min(shares) < 0
+        or abs(sum(shares) - 1) > 1e-6
+    ):
+        raise UsageError(
+            f"sizes {sizes} and size_shares {shares} do not fit each other",
+            "as many shares as sizes, of 1 together",
+        )
     known_values = {"masks": MASKS, "lr_schedule": RATES, "data": DATA}
     for name, known in known_values.items():
         value = getattr(schedule, name)

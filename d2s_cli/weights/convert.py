@@ -27,8 +27,9 @@ from d2s_cli.weights.store import (
 
 #: where a converted file's header says what it was made from
 SOURCE_KEY = "source"
-#: d2s's own refiners say what they are in their header
-OWN_REFINER = "d2s-refiner"
+#: d2s's own weights say what they are in their header
+OWN_REFINER, OWN_GUIDE = "d2s-refiner", "fill"
+OWN = {OWN_REFINER: "a refiner that d2s trained", OWN_GUIDE: "a guide that d2s trained"}
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,15 @@ class Checkpoint:
     def architecture(self) -> str:
         if self.match is not None and not self.header:
             return self.match.architecture
+        if self.header.get("architecture") == OWN_GUIDE:
+            return OWN_GUIDE
         return OWN_REFINER if "unet" in self.header else ""
 
     @property
     def about(self) -> str:
         """For people."""
-        if self.architecture == OWN_REFINER:
-            return "a refiner that d2s trained"
+        if self.architecture in OWN:
+            return OWN[self.architecture]
         return self.match.about if self.match else "no network that d2s knows"
 
 
@@ -197,7 +200,7 @@ def choose_entry(
             f"{path} holds {checkpoint.about}, which fits several entries: {names}",
             f"try: d2s weights import {path} --as {fitting[0][0].name}",
         )
-    if checkpoint.architecture == OWN_REFINER:
+    if checkpoint.architecture in OWN:
         raise UsageError(
             f"{path} is {checkpoint.about}; it needs a name",
             f"try: d2s weights import {path} --as {path.stem.lower()}",
