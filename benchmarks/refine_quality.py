@@ -47,6 +47,7 @@ from quality_parts.settings import Setting, parse_setting
 
 from d2s_cli.diffusion.loading import load_refiner
 from d2s_cli.diffusion.refiner import Refiner
+from d2s_cli.guides.correctors import load_corrector
 from d2s_cli.guides.on_photo import correct_windows
 from d2s_cli.guides.registry import load_guide
 from d2s_cli.images.colour_detail import calm_colour
@@ -65,12 +66,19 @@ SCORES = {"frechet": False, "texture": False, "perceptual": False, "psnr": True,
 
 
 def refine_all(
-    refiner: Refiner, setting: Setting, truths: Pictures, holes: Holes, guides: Pictures, seed: int
+    refiner: Refiner,
+    setting: Setting,
+    truths: Pictures,
+    holes: Holes,
+    guides: Pictures,
+    seed: int,
+    name: str,
 ) -> tuple[Pictures, float]:
     """Refined results with known pixels exact, and seconds a crop."""
     start = time.perf_counter()
     if setting.correct:
-        corrector = load_guide("neural", os.environ.get("D2S_NEURAL_GUIDE"), first="given")
+        own = os.environ.get("D2S_NEURAL_GUIDE")
+        corrector = load_guide("neural", own, first="given") if own else load_corrector(name)
         triples = zip(truths, holes, guides, strict=True)
         guides = np.stack(correct_windows(corrector, list(triples)))
     if setting.sharpen:
@@ -266,7 +274,7 @@ class Benchmark:
         columns = [self.truths[shown], holed, results[shown]]
         for setting in args.settings:
             refined, seconds = refine_all(
-                self.refiner, setting, self.truths, self.holes, results, args.seed
+                self.refiner, setting, self.truths, self.holes, results, args.seed, guide
             )
             columns.append(refined[shown])
             row = report_row(guide, setting.text, self.measure(refined, seconds), base, args.seed)

@@ -19,8 +19,8 @@ from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.errors import GuideError, InputError, UsageError, WeightsError
 from d2s_cli.events import Event
 from d2s_cli.guides.contract import Guide
+from d2s_cli.guides.correctors import corrector_files, load_corrector
 from d2s_cli.guides.on_photo import Sight, correct_windows, fill_sights, hole_seed, see_window
-from d2s_cli.guides.registry import files_here, load_guide
 from d2s_cli.images.files import check_file, check_writable
 from d2s_cli.images.formats import format_of
 from d2s_cli.images.masks import read_mask
@@ -38,8 +38,6 @@ from d2s_cli.weights.bundled import find_weights
 GUIDE_PADDING = 64
 #: the name under which defaults for results of unknown tools are kept
 UNKNOWN_TOOL = "*"
-#: the guide that corrects the results of others
-CORRECTOR = "neural"
 
 
 class Opener:
@@ -63,7 +61,8 @@ class Opener:
     ) -> None:
         self.settings, self.refiner, self.guide = settings, refiner, guide
         self.guide_record, self.manifest = guide_record, manifest
-        self._corrector: Guide | None = None
+        self._correctors: dict[str, Guide] = {}
+        self._record_of = functools.cache(file_record)
         self._loading = threading.Lock()
 
     def open(self, job: Job) -> Picture | list[Entry]:
@@ -137,7 +136,8 @@ class Opener:
                 "settings": self._settings_record,
             }
             if self.corrects(job):
-                expected["corrector"] = self._corrector_record
+                files = corrector_files(self._measured_as(job))
+                expected["corrector"] = [self._record_of(path) for path in files]
             return expected
         except OSError as error:
             raise InputError(
@@ -146,25 +146,25 @@ class Opener:
 
     def corrects(self, job: Job) -> bool:
         """Whether the network corrects first results of this job before they are refined."""
-        name = UNKNOWN_TOOL if job.guide else self.guide_name
+        name = self._measured_as(job)
         return name != "none" and wants_correction(self.settings, self.refiner, name)
 
-    @property
-    def corrector(self) -> Guide:
+    def corrector(self, job: Job) -> Guide:
+        """The network that corrects first results of this job."""
+        name = self._measured_as(job)
         with self._loading:
-            if self._corrector is None:
-                device = str(self.refiner.device)
-                self._corrector = load_guide(CORRECTOR, device=device, first="given")
-            return self._corrector
+            if name not in self._correctors:
+                self._correctors[name] = load_corrector(name, str(self.refiner.device))
+            return self._correctors[name]
+
+    def _measured_as(self, job: Job) -> str:
+        """The name that defaults for this job's first results are kept under."""
+        return UNKNOWN_TOOL if job.guide else self.guide_name
 
     @functools.cached_property
     def _weights_record(self) -> Entry:
         record = file_record(find_weights(self.settings.weights))
         return {"name": self.refiner.name, "sha256": record["sha256"]}
-
-    @functools.cached_property
-    def _corrector_record(self) -> list[Entry]:
-        return [file_record(path) for path in files_here(CORRECTOR)]
 
     @functools.cached_property
     def _settings_record(self) -> Entry:
@@ -210,8 +210,9 @@ class Opener:
         ]
         if not views or not self.corrects(picture.job):
             return firsts
-        with guide_errors(self.corrector, max(windows, key=lambda window: window.own.size)):
-            return correct_windows(self.corrector, views)
+        corrector = self.corrector(picture.job)
+        with guide_errors(corrector, max(windows, key=lambda window: window.own.size)):
+            return correct_windows(corrector, views)
 
     def _note(self, picture: Picture, window: Window, first: NDArray[Any] | None) -> None:
         recipe = self._recipe(picture, window, first)
@@ -250,7 +251,7 @@ class Opener:
             return see_window(guide, picture.photo.rgb, picture.hole, window.slices, seed)
 
     def _recipe(self, picture: Picture, window: Window, guide: NDArray[Any] | None) -> Recipe:
-        name = UNKNOWN_TOOL if picture.job.guide else self.guide_name
+        name = self._measured_as(picture.job)
         missing = None
         if guide is not None and self.settings.tk is None:
             missing = missing_texture(guide, picture.hole[window.slices])

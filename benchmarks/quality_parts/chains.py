@@ -19,6 +19,7 @@ from PIL import Image
 import d2s_cli as d2s
 from d2s_cli.events import Event
 from d2s_cli.guides import patchmatch
+from d2s_cli.guides.correctors import corrector_files
 from d2s_cli.guides.registry import FROM_WEIGHTS, best_here, files_here
 from d2s_cli.manifest import FINISHED, Entry, file_record
 from d2s_cli.weights.bundled import DEFAULT_WEIGHTS, find_weights
@@ -53,7 +54,7 @@ class Chain:
         if self.refines:
             paths = [*paths, find_weights(self.settings.get("weights", DEFAULT_WEIGHTS))]
             if self.settings.get("correct") is not False:
-                paths += files_here("neural")
+                paths += corrector_files(guide)
         return list(dict.fromkeys(paths))
 
     @property
