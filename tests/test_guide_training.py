@@ -55,6 +55,8 @@ from d2s_cli.runtime import Compute
 from d2s_cli.training import guide
 torch.set_num_threads(1)
 class Brightness(torch.nn.Module):
+    def __init__(self, size):
+        super().__init__()
     def forward(self, image, truth, hole):
         difference = (image.mean((2, 3)) - truth.mean((2, 3))).square().mean(1)
         return difference, difference
@@ -66,6 +68,9 @@ guide.train_guide([folder], output, config, Compute(torch.device("cpu")))
 
 class Brightness(nn.Module):
     """Stands in for the perceptual network, which is a package of its own."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
 
     def forward(self, image: Tensor, truth: Tensor, hole: Tensor) -> Distances:
         difference = (image.mean((2, 3)) - truth.mean((2, 3))).square().mean(1)
@@ -292,6 +297,28 @@ def test_texture_of_the_right_kind_in_the_wrong_place_has_no_distance_of_means()
     moved, blurred = (Colours()(x, truth, hole) for x in (shifted, smooth))
     assert float(moved.by_place) > float(blurred.by_place)
     assert float(moved.of_means) < 1e-4 < float(blurred.of_means)
+
+
+def test_feature_networks_take_turns_and_others_than_these_are_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    class Counted(Brightness):
+        def __init__(self, size: int) -> None:
+            super().__init__(size)
+            self.size = size
+
+        def forward(self, image: Tensor, truth: Tensor, hole: Tensor) -> Distances:
+            asked.append(self.size)
+            return super().forward(image, truth, hole)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guide_training, "PerceptualDistance", Counted)
+        train_guide([folder], tmp_path, dataclasses.replace(TINY, images=16, features=(1, 2)), CPU)
+    assert asked[:4] == [1, 2, 1, 2]
+    with pytest.raises(UsageError, match="one of: 1, 2"):
+        PerceptualDistance(7)
 
 
 # the guide

