@@ -36,7 +36,14 @@ from quality_parts.crops import ALL_SIZES, HOLE_KINDS, SIZES, CropSet, crop_set,
 from quality_parts.crops import joined as joined_crops
 from quality_parts.judge import SCORES, Judge, Judged, change, joined, with_interval
 from quality_parts.sheets import Shown, credits_table, read_sources, write_sheets
-from quality_parts.tables import ablations_section, insert, rows_section, targets_section
+from quality_parts.tables import (
+    ablations_section,
+    empty_page,
+    insert,
+    rounded,
+    rows_section,
+    targets_section,
+)
 
 from d2s_cli import __version__
 from d2s_cli.guides.correctors import COPIES, SMOOTH
@@ -223,7 +230,7 @@ def run_sheets(benchmark: Benchmark) -> None:
 
 def write_report(args: argparse.Namespace, data: dict[str, Any]) -> None:
     """quality.json, and the tables of quality.md."""
-    args.json.write_text(json.dumps(_rounded(data), indent=1) + "\n")
+    args.json.write_text(json.dumps(rounded(data), indent=1) + "\n")
     text = args.markdown.read_text() if args.markdown.is_file() else empty_page(*SECTIONS)
     if "rows" in data:
         text = insert(text, "targets", targets_section(data["rows"]))
@@ -231,19 +238,6 @@ def write_report(args: argparse.Namespace, data: dict[str, Any]) -> None:
     if "ablations" in data:
         text = insert(text, "ablations", ablations_section(data["ablations"]))
     args.markdown.write_text(text)
-
-
-def _rounded(value: Any) -> Any:
-    """Without digits that mean nothing."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def empty_page(*names: str) -> str:
-    return "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in names)
 
 
 def print_verdicts(data: dict[str, Any]) -> None:

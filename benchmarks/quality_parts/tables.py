@@ -36,6 +36,20 @@ def insert(text: str, name: str, body: str) -> str:
     return f"{before}{begin}\n{body.strip()}\n{end}{after}"
 
 
+def empty_page(*names: str) -> str:
+    """Markers and nothing between them."""
+    return "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in names)
+
+
+def rounded(value: Any) -> Any:
+    """Without digits that mean nothing."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
