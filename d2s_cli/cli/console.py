@@ -261,15 +261,16 @@ def _summary(entries: list[Entry], counts: dict[str, int], seconds: float, left:
 
 def _what_was_done(entry: Entry) -> str:
     """How a single picture's holes were filled, so that nobody has to guess."""
-    guide = entry["guide"].get("name") or entry["guide"]["path"]
     from d2s_cli.manifest import starts_of
 
+    guide = entry["guide"].get("name") or entry["guide"]["path"]
     if entry.get("corrector"):
         guide = f"{guide}, corrected"
     if not any(entry["tk"]):
         if entry["settings"]["tk"] == 0:
             return f"guide {guide}, not refined"
-        return f"guide {guide}, left as it is, which measured best here (--tk N refines it)"
+        kept = "and not refined" if entry.get("corrector") else "left as it is"
+        return f"guide {guide}, {kept}, which measured best here (--tk N refines it)"
     how = f"T_k {starts_of(entry)} in {entry['steps']} steps ({entry['sampler']})"
     text = f"guide {guide}, refined from {how}"
     return text + (", sharpened before" if entry["sharpened"] else "")

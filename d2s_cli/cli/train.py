@@ -226,9 +226,9 @@ def train(
       # the same with eight GPUs; on two machines, add --nnodes 2 --rdzv-endpoint HOST:PORT
       torchrun --nproc-per-node 8 -m d2s_cli train celeba-hq-256/ --preset paper --data aligned \\
         --batch-size 24 --workers 4 -o runs/faces
-      # the network of --guide neural; another one, with a setting of its recipe changed
+      # the network of --guide neural; one for smooth fills, by other settings of the recipe
       d2s train photos/ --model guide -o runs/guide
-      d2s train photos/ --model guide --set style=4 -o runs/guide-2
+      d2s train photos/ --model guide --set candidate_share=0 --set soft_share=0.85 -o runs/smooth
       # then use it
       d2s inpaint photo.png -m m.png --weights runs/mine/refiner.safetensors
     """
@@ -383,7 +383,7 @@ def _train_guide(
     config = with_settings(dataclasses.replace(guide.GuideConfig(), **changes), settings)
 
     def prepared(made: int) -> None:
-        say(f"{made}/{config.candidates} examples have PatchMatch's result")
+        say(f"{made} examples have PatchMatch's result")
 
     trainer = guide.train_guide(folders, output, config, compute, pace, prepared)
     return output / guide.EXPORT, trainer.images

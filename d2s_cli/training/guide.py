@@ -37,7 +37,7 @@ from d2s_cli.training.data import (
     make_batch,
 )
 from d2s_cli.training.ema import Ema, ema_decay
-from d2s_cli.training.perceptual import PerceptualDistance
+from d2s_cli.training.perceptual import SIZES, PerceptualDistance
 from d2s_cli.training.run import (
     ALONE,
     Pace,
@@ -58,7 +58,7 @@ SHOWN = 8
 
 @dataclass(frozen=True)
 class GuideConfig(Schedule):
-    """One training run of the guide.
+    """One training run of the guide; the defaults make the one that corrects PatchMatch's results.
 
     Attributes:
         network: shape of the network.
@@ -76,19 +76,19 @@ class GuideConfig(Schedule):
     images: int = 200_000
     batch: int = 8
     sizes: tuple[int, ...] = (128, 256)
-    size_shares: tuple[float, ...] = (0.9, 0.1)
+    size_shares: tuple[float, ...] = (0.7, 0.3)
     learning_rate: float = 5e-4
     warmup: int = 2_000
     weight_decay: float = 0.01
     ema_halflife: float = 5_000
     masks: str = "mixed"
-    candidates: int = 3072
-    candidate_share: float = 0.35
-    soft_share: float = 0.45
-    l1: float = 4.0
+    candidates: int = 2048
+    candidate_share: float = 0.75
+    soft_share: float = 0.2
+    l1: float = 0.5
     perceptual: float = 1.0
-    style: float = 0.0
-    features: tuple[int, ...] = (1,)
+    style: float = 2.0
+    features: tuple[int, ...] = SIZES
     adversarial: float = 0.1
     adversary_from: int = 10_000
 
@@ -338,8 +338,11 @@ def train_guide(
     trainer = GuideTrainer(config, output, compute, ranks)
     trainer.resume()
 
+    # the sample sheets show some even where no step uses them
+    count = config.candidates if config.candidate_share else min(SHOWN, config.candidates)
+
     def load() -> Candidates:
-        return load_candidates(output / "candidates", photos, config, config.candidates, prepared)
+        return load_candidates(output / "candidates", photos, config, count, prepared)
 
     candidates = ranks.once(load)
     shown = range(SHOWN)
