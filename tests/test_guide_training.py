@@ -33,6 +33,7 @@ from d2s_cli.training.data import HOLE_SHARE
 from d2s_cli.training.guide import EXPORT, GuideConfig, GuideTrainer, train_guide
 from d2s_cli.training.perceptual import Distances, PerceptualDistance
 from d2s_cli.training.run import Pace
+from d2s_cli.weights.reading import read_weights, write_safetensors
 
 CPU = Compute(torch.device("cpu"))
 TINY = GuideConfig(
@@ -395,3 +396,25 @@ def test_other_files_and_first_guides_are_refused(tmp_path: Path, trained: Path)
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="no guide made by d2s"):
         d2s.load_guide("neural", weights=tmp_path / "other.pth")
+
+
+def test_a_file_that_names_no_upsampling_is_of_nearest_pixels_and_unknown_ones_are_refused(
+    tmp_path: Path, trained: Path
+) -> None:
+    tensors, header = read_weights(trained)
+    assert d2s.load_guide("neural", weights=trained).network.upsampling == "bilinear"
+    for shape, path in (({}, "old"), ({"upsampling": "sinc"}, "new")):
+        network = {key: header["network"][key] for key in ("widths", "blocks")} | shape
+        write_safetensors(tmp_path / path, dict(tensors), header | {"network": network})
+    assert d2s.load_guide("neural", weights=tmp_path / "old").network.upsampling == "nearest"
+    with pytest.raises(WeightsError, match="'sinc' is none of bilinear, nearest"):
+        d2s.load_guide("neural", weights=tmp_path / "new")
+
+
+def test_bilinear_upsampling_leaves_no_squares() -> None:
+    """Features of an eighth, taken to a half, without the steps of nearest pixels."""
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    for upsampling, step in (("bilinear", 0.5), ("nearest", 1.0)):
+        network = FillNetwork(FillConfig((8, 8, 16), 1, upsampling))
+        steps = network._twice(ramp).diff(dim=-1).abs()
+        assert float(steps.max()) == step

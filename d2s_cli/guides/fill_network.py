@@ -17,6 +17,7 @@ from torch.nn import functional as F
 NORM_GROUPS = 8
 #: how much the candidate is trusted before anything is learned: sigmoid of this
 FIRST_TRUST = 3.0
+UPSAMPLING = ("bilinear", "nearest")
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,20 @@ class FillConfig:
     Attributes:
         widths: channels at a half, a quarter and an eighth of the resolution; multiples of 8.
         blocks: Fourier blocks at an eighth.
+        upsampling: on the way back to the full resolution, "bilinear" or "nearest". Nearest pixels
+            let the squares of an eighth show as a mosaic where the network adds texture.
+
+    Raises:
+        ValueError: there is no such upsampling.
     """
 
     widths: tuple[int, int, int] = (32, 64, 128)
     blocks: int = 8
+    upsampling: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.upsampling not in UPSAMPLING:
+            raise ValueError(f"upsampling {self.upsampling!r} is none of {', '.join(UPSAMPLING)}")
 
     @property
     def size_multiple(self) -> int:
@@ -92,6 +103,7 @@ class FillNetwork(nn.Module):
     def __init__(self, config: FillConfig) -> None:
         super().__init__()
         fine, middle, coarse = config.widths
+        self.upsampling = config.upsampling
         self.enter = nn.Conv2d(4 * 7, fine, 3, padding=1)
         self.fine_in = ConvBlock(fine)
         self.down_1 = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
@@ -118,16 +130,15 @@ class FillNetwork(nn.Module):
         fine = self.fine_in(self.enter(x))
         middle = self.middle_in(self.down_1(fine))
         h = self.coarse(self.down_2(middle))
-        h = self.middle_out(middle + _twice(self.up_2(h)))
-        h = self.fine_out(fine + _twice(self.up_1(h)))
+        h = self.middle_out(middle + self._twice(self.up_2(h)))
+        h = self.fine_out(fine + self._twice(self.up_1(h)))
         out = F.pixel_shuffle(self.leave(h), 2).float()
         trust = torch.sigmoid(out[:, :1] + FIRST_TRUST)
         fill = trust * candidate + (1 - trust) * smooth + out[:, 1:]
         return torch.where(hole > 0, fill, candidate)
 
-
-def _twice(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    def _twice(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2.0, mode=self.upsampling)
 
 
 def push_pull(image: Tensor, hole: Tensor) -> Tensor:

@@ -70,8 +70,9 @@ def load(paths: Sequence[Path], device: torch.device, first: str = "patchmatch")
         )
     try:
         shape = header["network"]
-        config = FillConfig(tuple(shape["widths"]), int(shape["blocks"]))
-    except (KeyError, TypeError, ValueError) as error:
+        upsampling = shape.get("upsampling", "nearest")  # files of before there was a choice
+        config = FillConfig(tuple(shape["widths"]), int(shape["blocks"]), upsampling)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{paths[0]} has a header that d2s cannot read: {error}") from error
     with torch.device("meta"):
         network = FillNetwork(config)
