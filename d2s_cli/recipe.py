@@ -113,7 +113,8 @@ class Recipe:
     correct: bool = False
 
 
-#: used where the weights' header says nothing: the paper's T_k with a fast stochastic solver
+#: used where the weights' header says nothing: the paper's T_k with a fast stochastic solver;
+#: "uncorrected" holds what is otherwise for first results that no network corrects
 FALLBACK: dict[str, Any] = {
     "tk": 200,
     "steps": 20,
@@ -123,6 +124,7 @@ FALLBACK: dict[str, Any] = {
     "texture_gain": None,
     "sharpen": False,
     "correct": False,
+    "uncorrected": {},
 }
 #: adapted starts are rounded down to a multiple of this, so that few different ones meet in a
 #: batch, and to 0 below it
@@ -161,8 +163,10 @@ def resolve_recipe(
     Raises:
         UsageError: a start outside the noise levels that the weights were trained on.
     """
-    measured = refiner.config.defaults
-    chosen = FALLBACK | measured.get(guide_name, measured.get("*", {}))
+    chosen = FALLBACK | measured_defaults(refiner, guide_name)
+    corrected = guide_name != "none" and wants_correction(settings, refiner, guide_name)
+    if not corrected:
+        chosen |= chosen["uncorrected"]
     for name in ("tk", "steps", "sampler", "inject", "spacing"):
         if (value := getattr(settings, name)) is not None:
             chosen[name] = value
@@ -189,8 +193,14 @@ def resolve_recipe(
         table,
         settings.start,
         bool(chosen["sharpen"]) and settings.tk is None,
-        guide_name != "none" and wants_correction(settings, refiner, guide_name),
+        corrected,
     )
+
+
+def measured_defaults(refiner: Refiner, guide_name: str) -> dict[str, Any]:
+    """What the weights' header says for a guide, or for any that it does not name."""
+    measured = refiner.config.defaults
+    return measured.get(guide_name, measured.get("*", {}))
 
 
 def wants_correction(settings: Settings, refiner: Refiner, guide_name: str) -> bool:
@@ -198,9 +208,8 @@ def wants_correction(settings: Settings, refiner: Refiner, guide_name: str) -> b
     user chose T_k, which is for refining the guide's result as it is."""
     if settings.correct is not None:
         return settings.correct
-    measured = refiner.config.defaults
-    chosen = measured.get(guide_name, measured.get("*", {}))
-    return bool(chosen.get("correct", False)) and settings.tk is None
+    correct = measured_defaults(refiner, guide_name).get("correct", FALLBACK["correct"])
+    return bool(correct) and settings.tk is None
 
 
 def adapted_tk(missing: float, gain: float, largest: int) -> int:

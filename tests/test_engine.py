@@ -21,7 +21,15 @@ from d2s_cli.diffusion.refiner import Refiner, RefinerConfig
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import UsageError
-from d2s_cli.recipe import FALLBACK, PRESETS, Recipe, Settings, resolve_recipe, with_preset
+from d2s_cli.recipe import (
+    FALLBACK,
+    PRESETS,
+    Recipe,
+    Settings,
+    adapted_tk,
+    resolve_recipe,
+    with_preset,
+)
 from d2s_cli.weights.reading import write_safetensors
 
 UNET = UNetConfig(inner_channels=32, channel_mults=(1, 2), res_blocks=1, unshuffle=2)
@@ -177,6 +185,16 @@ def test_the_users_settings_win_over_measured_defaults_and_those_over_the_fallba
     assert resolve_recipe(Settings(), refiner, "ns").tk == 20
     mine = resolve_recipe(Settings(tk=90, sampler="ddim", inject=False), refiner, "telea")
     assert (mine.tk, mine.steps, mine.sampler, mine.inject) == (90, 7, "ddim", False)
+
+
+def test_fills_that_no_network_corrects_have_defaults_of_their_own(weights: Path) -> None:
+    corrected = {"correct": True, "texture_gain": 0.25, "uncorrected": {"texture_gain": 1.5}}
+    refiner = with_defaults(weights, {"telea": QUICK | corrected})
+    low = resolve_recipe(Settings(), refiner, "telea", missing=8.0)
+    high = resolve_recipe(Settings(correct=False), refiner, "telea", missing=8.0)
+    assert low.correct
+    assert not high.correct
+    assert high.tk == adapted_tk(8.0, 1.5, QUICK["tk"]) > low.tk
 
 
 def test_a_preset_is_its_options_and_single_options_win(weights: Path) -> None:

@@ -39,7 +39,7 @@ class RefinerConfig:
         prediction: what the network's output is: "eps", or "v" = a eps - s x_0.
         alpha_bar_min: lowest noise level that it was trained on (0 for the whole chain).
         tile: side in pixels of the largest window that it works on in one piece.
-        defaults: measured settings by guide name, see `defaults_for`.
+        defaults: measured settings by guide name, as recipe.FALLBACK has them.
         about: provenance for people (images seen, data, date).
     """
 
