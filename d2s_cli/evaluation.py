@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,15 @@ import numpy as np
 import torch
 
 from d2s_cli.errors import InputError, UsageError
+from d2s_cli.evaluation_options import Options, check_needs, metric_names
 from d2s_cli.events import Event, Report
 from d2s_cli.images.convert import to_unit_range
-from d2s_cli.images.masks import MaskSettings
 from d2s_cli.judged_sets import Sets, find_sets
 from d2s_cli.metrics.features import Extractor, InceptionFeatures, file_hash, load_features
 from d2s_cli.metrics.lpips import LPIPS, lacking, load_lpips, read_parts
 from d2s_cli.metrics.pictures import Item, Judged, judge
 from d2s_cli.metrics.presets import Preset, find_preset
-from d2s_cli.metrics.scores import ALIASES, METRICS, Scores
+from d2s_cli.metrics.scores import METRICS, Scores
 from d2s_cli.metrics.sides import Side, aligned
 from d2s_cli.metrics.statistics import (
     Statistics,
@@ -42,57 +41,12 @@ from d2s_cli.metrics.weights import FILES, metric_weights, published_hash
 from d2s_cli.ranks import Ranks
 from d2s_cli.runtime import Compute, pick
 
-#: without --metric: those that need no weights
-DEFAULT_METRICS = ("psnr", "ssim", "l1")
 #: pictures whose features fit into less memory than a covariance are always kept
 FEW = 2048
 #: batches whose pictures are read while the networks work on those before
 AHEAD = 3
 #: notes on masks that are passed on; the rest would say the same
 NOTES = 5
-
-
-@dataclass(frozen=True)
-class Options:
-    """How an evaluation is done.
-
-    Attributes:
-        masks: mask file or folder of the pictures.
-        mask_settings: how masks are read.
-        pair: "name" or "order", see picture_sets.pair_sets.
-        matched_only: leave out pictures that one side lacks.
-        recursive: go into subfolders.
-        features: torchscript:FILE or onnx:FILE instead of FID's network.
-        metric_weights: files by name of weights (metrics.weights.FILES); several for one name are
-            read together.
-        save_stats: .npz to write the statistics of the reference to.
-        cache: folder that keeps statistics of references; None takes the platform's, False none.
-        bootstrap: resamples for confidence intervals of every score; None takes 1000 for means over
-            pictures and none for scores of whole sets, which cost a computation for each.
-        batch: pictures that go through a network together.
-        workers: threads that read pictures; 0 reads between the networks' work.
-        device: see runtime.pick.
-        seed: of the bootstrap.
-    """
-
-    masks: str | Path | None = None
-    mask_settings: MaskSettings = field(default_factory=MaskSettings)
-    pair: str = "name"
-    matched_only: bool = False
-    recursive: bool = False
-    features: str | None = None
-    metric_weights: dict[str, list[Path]] = field(default_factory=dict)
-    save_stats: Path | None = None
-    cache: Path | bool | None = None
-    bootstrap: int | None = None
-    batch: int = 16
-    workers: int = 2
-    device: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.batch < 1 or self.workers < 0:
-            raise UsageError("--batch-size must be at least 1, --workers at least 0")
 
 
 def evaluate(
@@ -137,58 +91,10 @@ def evaluate(
     names = metric_names(metrics, settings.features is not None, sets.has_masks)
     if not metrics and settings.save_stats is not None and not sets.has_reference:
         names = []  # of one set there is nothing to compare; its statistics are what is wanted
-    _check_needs(names, sets, settings)
+    check_needs(names, sets, settings)
     for note in sets.notes:
         report(Event("note", note))
     return Evaluation(names, recipe, settings, sets, report).run()
-
-
-def metric_names(
-    wanted: Sequence[str] | str | None, own_features: bool = False, masks: bool = False
-) -> list[str]:
-    """Names of METRICS, each once; the defaults if none is wanted.
-
-    Raises:
-        UsageError: there is no such metric.
-    """
-    if wanted is None or not len(wanted):
-        if own_features:
-            return ["frechet"]
-        return [*DEFAULT_METRICS, *(["seam"] if masks else [])]
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
-    names = list(dict.fromkeys(ALIASES.get(name.lower(), name.lower()) for name in names))
-    if wrong := [name for name in names if name not in METRICS]:
-        raise UsageError(f"unknown metric {wrong[0]!r}", f"one of: {', '.join(METRICS)}")
-    return names
-
-
-def _check_needs(names: Sequence[str], sets: Sets, settings: Options) -> None:
-    if settings.features is not None:
-        for name in ("fid", "is"):
-            if name in names:
-                raise UsageError(
-                    f"{name} is defined by its own network, not by {settings.features}",
-                    "try: --metric frechet",
-                )
-    elif "frechet" in names:
-        raise UsageError("frechet needs --features", "or try: --metric fid")
-    for name in names:
-        needs = METRICS[name].needs
-        if needs == "holes" and not sets.has_masks:
-            raise UsageError(
-                f"{name} needs the holes",
-                "try: --masks FOLDER, or a run's folder with its manifest",
-            )
-        if needs in ("pairs", "paired features", "features") and not sets.has_reference:
-            raise UsageError(
-                f"{name} compares with the true pictures, and there are none",
-                f"try: --reference FOLDER{sets.reference_hint}",
-            )
-        if needs == "pairs" and not sets.paired:
-            raise UsageError(
-                f"{name} compares pictures one by one, which statistics do not have",
-                "give two folders or lists",
-            )
 
 
 class Evaluation:

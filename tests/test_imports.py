@@ -32,6 +32,7 @@ LEVELS = {
     "bench": 7,
     "judged_sets": 6,
     "evaluation": 6,
+    "evaluation_options": 6,
     "doctor": 6,
     "paper": 6,
     "training": 4,

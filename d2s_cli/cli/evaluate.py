@@ -187,13 +187,14 @@ def evaluate(
       d2s evaluate results/ -R truth/ --features onnx:net.onnx
     """
     from d2s_cli import evaluation
+    from d2s_cli.evaluation_options import metric_names
     from d2s_cli.images.masks import MaskSettings
     from d2s_cli.images.pairing import refuse_existing
     from d2s_cli.ranks import Ranks
 
     if as_json + csv + markdown > 1:
         raise UsageError("--json, --csv and --markdown exclude each other", "give one of them")
-    names = evaluation.metric_names(metric, features is not None, masks is not None)
+    names = metric_names(metric, features is not None, masks is not None)
     checks = [_parse_check(text, names) for text in fail_if or []]
     if save_stats is not None:
         refuse_existing([save_stats], force)

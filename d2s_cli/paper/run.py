@@ -19,7 +19,8 @@ import torch
 
 from d2s_cli.engine import inpaint, refine
 from d2s_cli.errors import UsageError, WeightsError
-from d2s_cli.evaluation import evaluate, metric_names
+from d2s_cli.evaluation import evaluate
+from d2s_cli.evaluation_options import metric_names
 from d2s_cli.events import Event, Report
 from d2s_cli.images.files import check_writable, writing
 from d2s_cli.manifest import Entry, file_record, settings_record
