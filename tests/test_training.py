@@ -22,6 +22,7 @@ from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.draw_masks import Hole, mat_mask, scratch_mask
 from d2s_cli.runtime import Compute
 from d2s_cli.training import samples
+from d2s_cli.training.checkpoints import CHECKPOINT
 from d2s_cli.training.data import (
     Batch,
     Example,
@@ -33,7 +34,7 @@ from d2s_cli.training.logbook import LOG
 from d2s_cli.training.masks import mixed_mask
 from d2s_cli.training.pictures import load_photos
 from d2s_cli.training.refiner import EXPORT, MODERN, PAPER, RefinerTrainer, TrainConfig, train
-from d2s_cli.training.run import CHECKPOINT, Pace
+from d2s_cli.training.run import Pace
 from d2s_cli.training.streams import BatchStream
 
 CPU = Compute(torch.device("cpu"))

@@ -29,6 +29,7 @@ from d2s_cli.errors import D2SError, InputError, UsageError, WeightsError
 from d2s_cli.ranks import Ranks, local_device
 from d2s_cli.runtime import Compute
 from d2s_cli.training import samples, utilisation, validation
+from d2s_cli.training.checkpoints import CHECKPOINT
 from d2s_cli.training.data import draw_example, make_batch
 from d2s_cli.training.logbook import BOARD, LOG, Logbook
 from d2s_cli.training.pictures import PictureFiles, load_photos
@@ -41,7 +42,7 @@ from d2s_cli.training.refiner import (
     fine_tuning,
     train,
 )
-from d2s_cli.training.run import CHECKPOINT, Pace, Progress
+from d2s_cli.training.run import Pace, Progress
 from d2s_cli.training.streams import open_stream
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -28,6 +28,7 @@ from d2s_cli.training.adversary import (
     patches_of,
 )
 from d2s_cli.training.candidates import Candidates, load_candidates
+from d2s_cli.training.checkpoints import describe, load_checkpoint, save_checkpoint
 from d2s_cli.training.data import (
     EXAMPLES_A_STEP,
     Batch,
@@ -38,16 +39,7 @@ from d2s_cli.training.data import (
 )
 from d2s_cli.training.ema import Ema, ema_decay
 from d2s_cli.training.perceptual import SIZES, PerceptualDistance
-from d2s_cli.training.run import (
-    ALONE,
-    Pace,
-    Schedule,
-    describe,
-    drive,
-    load_checkpoint,
-    read_photos,
-    save_checkpoint,
-)
+from d2s_cli.training.run import ALONE, Pace, Schedule, drive, read_photos
 from d2s_cli.weights.reading import write_safetensors
 
 EXPORT = "guide.safetensors"

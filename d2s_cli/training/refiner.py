@@ -29,19 +29,11 @@ from d2s_cli.diffusion.unet import UNet, UNetConfig
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.ranks import Ranks
 from d2s_cli.runtime import Compute, channels_last
+from d2s_cli.training.checkpoints import describe, load_checkpoint, save_checkpoint
 from d2s_cli.training.data import EXAMPLES_A_STEP, Batch, draw_example, make_batch
 from d2s_cli.training.ema import Ema, ema_decay
 from d2s_cli.training.pictures import Picture
-from d2s_cli.training.run import (
-    ALONE,
-    Pace,
-    Schedule,
-    describe,
-    drive,
-    load_checkpoint,
-    read_photos,
-    save_checkpoint,
-)
+from d2s_cli.training.run import ALONE, Pace, Schedule, drive, read_photos
 from d2s_cli.training.samples import write_samples
 from d2s_cli.training.utilisation import Meter
 from d2s_cli.training.validation import LEVELS, Validation
