@@ -411,10 +411,43 @@ def test_a_file_that_names_no_upsampling_is_of_nearest_pixels_and_unknown_ones_a
         d2s.load_guide("neural", weights=tmp_path / "new")
 
 
-def test_bilinear_upsampling_leaves_no_squares() -> None:
-    """Features of an eighth, taken to a half, without the steps of nearest pixels."""
+def test_bilinear_upsampling_leaves_no_squares_and_no_grid() -> None:
+    """Features of an eighth come to a half without steps; patterns of two pixels cannot be made."""
     ramp = torch.arange(8.0).expand(1, 1, 8, 8)
-    for upsampling, step in (("bilinear", 0.5), ("nearest", 1.0)):
+    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(12, 12)
+    candidate, hole = torch.zeros(1, 3, 24, 24), hole_of(24, 24)
+    for upsampling, step, grid in (("bilinear", 0.5, 0.0), ("nearest", 1.0, 1.0)):
         network = FillNetwork(FillConfig((8, 8, 16), 1, upsampling))
-        steps = network._twice(ramp).diff(dim=-1).abs()
-        assert float(steps.max()) == step
+        assert float(network._twice(ramp).diff(dim=-1).abs().max()) == step
+        # the last layer alone makes a board: one channel for each corner of 2 x 2 pixels
+        with torch.no_grad():
+            network.leave.bias[4:] = (
+                nn.functional.pixel_unshuffle(board[None, None, :2, :2], 2).flatten().repeat(3)
+            )
+        made = network(candidate, candidate, hole).detach()
+        assert float((made * hole)[0, 0, 10:14, 10:14].abs().max()) == pytest.approx(grid, abs=1e-6)
+
+
+def test_results_and_truths_get_the_same_grain_before_they_are_compared(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Noting(Brightness):
+        def forward(
+            self, image: torch.Tensor, truth: torch.Tensor, hole: torch.Tensor
+        ) -> Distances:
+            seen.append((image.detach() - truth, truth))
+            return super().forward(image, truth, hole)
+
+    monkeypatch.setattr(guide_training, "PerceptualDistance", Noting)
+    runs = []
+    for name, grain in (("a", 4.0), ("b", 4.0), ("none", 0.0)):
+        seen.clear()
+        config = dataclasses.replace(TINY, images=4, candidate_share=0.0, grain=grain)
+        train_guide([folder], tmp_path / name, config, CPU)
+        runs.append(seen[0])
+    assert torch.equal(runs[0][1], runs[1][1])
+    assert torch.allclose(runs[0][0], runs[2][0], atol=1e-5)
+    noise = (runs[0][1] - runs[2][1]) * 127.5
+    assert float(noise.std()) == pytest.approx(4.0, rel=0.05)

@@ -61,6 +61,8 @@ class GuideConfig(Schedule):
         l1, perceptual, style, adversarial: weights of the losses; of the perceptual distance, that
             by place and that of means are weighed apart (perceptual.py).
         features: networks for the perceptual distance, perceptual.SIZES, one a step in turns.
+        grain: deviation, in 8-bit levels, of noise that results and truths get alike before their
+            perceptual distance is taken: patterns too weak to be seen are not worth making.
         adversary_from: images after which the adversary joins.
     """
 
@@ -81,6 +83,7 @@ class GuideConfig(Schedule):
     perceptual: float = 1.0
     style: float = 2.0
     features: tuple[int, ...] = SIZES
+    grain: float = 2.0
     adversarial: float = 0.1
     adversary_from: int = 10_000
 
@@ -169,7 +172,8 @@ class GuideTrainer:
         with self.compute.network_precision():
             # taken in turns, what one network alone is sensitive to is no way out
             perceptual = self.perceptual[self.step_number % len(self.perceptual)]
-            by_place, of_means = perceptual(fill, image, hole)
+            grain = self._grain(image)
+            by_place, of_means = perceptual(fill + grain, image + grain, hole)
             loss: Tensor = config.l1 * l1 + config.perceptual * by_place.sum() / counts.items
             if config.style:
                 loss = loss + config.style * of_means.sum() / counts.items
@@ -179,6 +183,12 @@ class GuideTrainer:
         deceit = deceit_loss(scores, made_patches(hole, patches_of(hole))) / counts.patches
         whole: Tensor = loss + config.adversarial * deceit
         return whole * counts.share
+
+    def _grain(self, image: Tensor) -> Tensor:
+        """Noise for every example of the step; the same in every process."""
+        generator = torch.Generator().manual_seed(self.config.seed + self.step_number)
+        noise = torch.randn(image.shape[1:], generator=generator)
+        return self.config.grain / 127.5 * noise.to(image.device)
 
     def _adversary_loss(self, fill: Tensor, image: Tensor, hole: Tensor, counts: _Counts) -> Tensor:
         with self.compute.network_precision():
