@@ -22,7 +22,8 @@ from d2s_cli.images.pairing import make_plan
 from d2s_cli.images.photo import Photo
 from d2s_cli.images.reading import read_photo
 from d2s_cli.images.regions import BUCKETS, CONTEXT, hole_windows
-from d2s_cli.images.writing import changed_known_pixels, fill_hole, partial_path, write_photo
+from d2s_cli.images.whole_files import partial_path
+from d2s_cli.images.writing import changed_known_pixels, fill_hole, write_photo
 
 quietly = settings(deadline=None, suppress_health_check=list(HealthCheck))
 

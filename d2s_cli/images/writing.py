@@ -6,14 +6,9 @@ pixels that differ are counted on the samples as stored, alpha and CMYK included
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import io
-import os
 import shutil
-import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -39,6 +34,7 @@ from d2s_cli.images.formats import FORMATS, format_of
 from d2s_cli.images.metadata import Metadata, allowed, has_thumbnail, left_behind, page_from
 from d2s_cli.images.photo import Photo, TiffCoding, as_stored
 from d2s_cli.images.reading import read_photo
+from d2s_cli.images.whole_files import whole_file
 
 #: kinds of picture that a format holds, and what becomes of the others
 _KINDS = {
@@ -52,8 +48,6 @@ _KINDS = {
 _DEEP = frozenset({"PNG", "TIFF"})
 #: of JPEG, where the source's tables do not serve
 _QUALITY = 95
-#: bytes that file systems take in a name
-LONGEST_NAME = 255
 #: samples that are compared at a time
 _BLOCK = 1 << 24
 
@@ -125,39 +119,14 @@ def write_photo(
     fitted = _fitted(photo, samples, name)
     metadata = _metadata_for(photo, name, settings.metadata)
     picture = _Picture(photo, fitted, _kind_for(photo, name), metadata, settings.quality)
-    with _whole_file(path) as file:
+    with whole_file(path) as file:
         _WRITERS[name](picture, file)
 
 
 def copy_photo(photo: Photo, path: Path) -> None:
     """Copy the file as it is: nothing was to fill; InputError if it cannot be written."""
-    with _whole_file(path) as file, open(photo.path, "rb") as source:
+    with whole_file(path) as file, open(photo.path, "rb") as source:
         shutil.copyfileobj(source, file)
-
-
-def partial_path(path: Path) -> Path:
-    """The name that a file has until it is whole; for long names a shorter one, made from them."""
-    name = f".{path.stem}.part{path.suffix}"
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        name = f".{hashlib.sha256(os.fsencode(path.stem)).hexdigest()}.part{path.suffix}"
-    return path.with_name(name)
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which gets its name only when it is whole."""
-    partial = partial_path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            yield file
-        os.replace(partial, path)
-    except (OSError, ValueError, struct.error) as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        hint = "make room on the disk" if full else "try: --output OTHER, or --format png"
-        raise InputError(f"cannot write {path}: {error}", hint) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _kind_for(photo: Photo, name: str) -> str:
