@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 import typer.main  # noqa: E402
 
-from d2s_cli.cli.app import app  # noqa: E402
+from d2s_cli.cli.app import app, first_sentence  # noqa: E402
 
 TARGET = ROOT / "docs" / "reference.md"
 START = """\
@@ -39,7 +39,8 @@ def _pages(command: Any, name: str) -> Iterator[str]:
     if subcommands:
         yield "| command | |\n| --- | --- |"
         for word, sub in subcommands.items():
-            yield f"| [`{name} {word}`](#{name.replace(' ', '-')}-{word}) | {_summary(sub)} |"
+            place = f"{name.replace(' ', '-')}-{word}"
+            yield f"| [`{name} {word}`](#{place}) | {first_sentence(sub.help or '')} |"
         yield ""
     parameters = [p for p in command.params if not getattr(p, "hidden", False)]
     if parameters:
@@ -64,11 +65,6 @@ def _text(text: str) -> Iterator[str]:
             yield " ".join([title, *lines]) + "\n"
 
 
-def _summary(command: Any) -> str:
-    first = (command.help or "").split("\n\n")[0]
-    return " ".join(first.split()).split(". ")[0].rstrip(".")
-
-
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -86,8 +82,10 @@ def _meaning(parameter: Any) -> str:
     parts = [" ".join((parameter.help or "").split())]
     if parameter.envvar:
         parts.append(f"[env: {parameter.envvar}]")
-    default = parameter.default
-    told = parameter.show_default is not False and default is not None and default is not False
+    shown, default = parameter.show_default, parameter.default
+    if isinstance(shown, str):  # in words
+        default = shown
+    told = shown is not False and default is not None and default is not False
     if told and not parameter.required:
         parts.append(f"[default: {default}]")
     if parameter.required:

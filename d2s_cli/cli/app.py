@@ -49,6 +49,24 @@ app.command(rich_help_panel="Set up")(doctor)
 app.command(rich_help_panel="Set up", no_args_is_help=True)(completions)
 
 
+def first_sentence(text: str) -> str:
+    """What a help text says in lists of commands, on one line."""
+    return " ".join(text.split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+
+
+def _shorten(group: typer.Typer) -> None:
+    """Lists of commands say the first sentence of each; its own page says the rest."""
+    for command in group.registered_commands:
+        command.short_help = first_sentence((command.callback and command.callback.__doc__) or "")
+    for sub in group.registered_groups:
+        if sub.typer_instance:
+            sub.short_help = first_sentence(sub.typer_instance.info.help or "")
+            _shorten(sub.typer_instance)
+
+
+_shorten(app)
+
+
 def _version(value: bool) -> None:
     if value:
         print(f"d2s {__version__}")
@@ -83,8 +101,8 @@ def common(
             "--config",
             metavar="FILE",
             envvar="D2S_CONFIG",
-            show_default=False,
-            help='Settings file; "none" reads none. [default: d2s.toml here, then the user\'s]',
+            show_default="d2s.toml here, then the user's",
+            help='Settings file; "none" reads none.',
         ),
     ] = None,
     version: Annotated[

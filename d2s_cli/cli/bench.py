@@ -22,10 +22,10 @@ def bench(
         typer.Option(
             "--part",
             metavar="NAME",
-            show_default=False,
+            show_default="all",
             autocompletion=one_of(suggestions.BENCH_PARTS),
             help="network (against bare convolutions), refine (one window, against the published"
-            " way of computing), photos (whole files). Can be given several times. [default: all]",
+            " way of computing), photos (whole files). Can be given several times.",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer cases and runs.")] = False,

@@ -100,9 +100,9 @@ def evaluate(
             rich_help_panel=judging.NUMBERS,
             metavar="N",
             min=0,
-            show_default=False,
-            help="Resamples for 95 % intervals of every score; 0 for none. [default: 1000 for means"
-            " over pictures and the classifier's shares, none for fid, kid and is]",
+            show_default="1000 for means over pictures and the classifier's shares, none for fid,"
+            " kid and is",
+            help="Resamples for 95 % intervals of every score; 0 for none.",
         ),
     ] = None,
     seed: Annotated[

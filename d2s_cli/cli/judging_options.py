@@ -19,10 +19,10 @@ def metric_option(default: str) -> typer.models.OptionInfo:
         "-M",
         rich_help_panel=NUMBERS,
         metavar="NAME",
-        show_default=False,
+        show_default=default,
         autocompletion=one_of(suggestions.METRICS),
         help="fid, kid, is, pids, uids, psnr, ssim, ssim-flat, ssim-padded, l1, lpips-alex,"
-        f" lpips-vgg, seam, or frechet (with --features). May be repeated. [default: {default}]",
+        " lpips-vgg, seam, or frechet (with --features). May be repeated.",
     )
     return option
 

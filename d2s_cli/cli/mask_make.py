@@ -63,8 +63,8 @@ def make(
             "--cover",
             rich_help_panel=RANDOM,
             metavar="MIN-MAX",
-            show_default=False,
-            help="Share of the image in percent. [default: what the kind draws]",
+            show_default="what the kind draws",
+            help="Share of the image in percent.",
         ),
     ] = None,
     per_image: Annotated[
@@ -91,9 +91,8 @@ def make(
             "--output",
             "-o",
             metavar="PATH",
-            show_default=False,
-            help="File for one mask, else folder. [default: NAME_mask.png beside the image, or"
-            " NAME_mask000.png onwards for several]",
+            show_default="NAME_mask.png beside the image, or NAME_mask000.png onwards for several",
+            help="File for one mask, else folder.",
         ),
     ] = None,
     force: Annotated[

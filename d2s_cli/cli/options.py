@@ -94,9 +94,9 @@ MaskName = Annotated[
         "--mask-name",
         rich_help_panel=MASKS,
         metavar="PATTERN",
-        show_default=False,
+        show_default="the names above",
         help="How masks are named, beside the images or in the folder of masks, such as"
-        " '{stem}_hole*' or 'holes/{stem}'. Repeatable. [default: the names above]",
+        " '{stem}_hole*' or 'holes/{stem}'. Repeatable.",
     ),
 ]
 Guide = Annotated[
@@ -122,9 +122,8 @@ GuideWeights = Annotated[
         "--guide-weights",
         rich_help_panel=REFINE,
         metavar="PATH",
-        show_default=False,
-        help="The guide's checkpoint; repeat it, or give a folder, for guides of several files."
-        " [default: those installed]",
+        show_default="those installed",
+        help="The guide's checkpoint; repeat it, or give a folder, for guides of several files.",
     ),
 ]
 GuideOption = Annotated[
@@ -169,9 +168,9 @@ Tk = Annotated[
         "-t",
         rich_help_panel=REFINE,
         metavar="N",
-        show_default=False,
+        show_default="what was measured best for the guide",
         help="Noise step to refine from. Small keeps the guide's result, large invents more, 0"
-        " leaves it as it is. [default: what was measured best for the guide]",
+        " leaves it as it is.",
     ),
 ]
 Steps = Annotated[
@@ -180,9 +179,8 @@ Steps = Annotated[
         "--steps",
         rich_help_panel=REFINE,
         metavar="N",
-        show_default=False,
-        help="Denoising steps from there. [default: measured; --steps equal to --tk walks the"
-        " whole table]",
+        show_default="measured; --steps equal to --tk walks the whole table",
+        help="Denoising steps from there.",
     ),
 ]
 Sampler = Annotated[
@@ -190,10 +188,10 @@ Sampler = Annotated[
     typer.Option(
         "--sampler",
         rich_help_panel=REFINE,
-        show_default=False,
+        show_default="measured",
         autocompletion=one_of(suggestions.SAMPLERS),
-        help="ddpm (the paper's, posterior step), ddpm-beta (its eq. 13), ddim, dpmpp,"
-        " dpmpp-sde or unipc. [default: measured]",
+        help="ddpm (the paper's, posterior step), ddpm-beta (its eq. 13), ddim, dpmpp, dpmpp-sde"
+        " or unipc.",
     ),
 ]
 TableSteps = Annotated[
@@ -221,9 +219,8 @@ Inject = Annotated[
     typer.Option(
         "--inject/--no-inject",
         rich_help_panel=REFINE,
-        show_default=False,
-        help="Feed the guide in at the deepest features at every step (eq. 15 to 17). [default:"
-        " measured]",
+        show_default="measured",
+        help="Feed the guide in at the deepest features at every step (eq. 15 to 17).",
     ),
 ]
 Correct = Annotated[
@@ -231,9 +228,8 @@ Correct = Annotated[
     typer.Option(
         "--correct/--no-correct",
         rich_help_panel=REFINE,
-        show_default=False,
-        help="Have the bundled network correct the guide's result before it is refined. [default:"
-        " measured for the guide; no, if --tk is given]",
+        show_default="measured for the guide; no, if --tk is given",
+        help="Have the bundled network correct the guide's result before it is refined.",
     ),
 ]
 Samples = Annotated[
@@ -257,10 +253,9 @@ Context = Annotated[
         "--context",
         rich_help_panel=REFINE,
         metavar="PX",
-        show_default=False,
+        show_default="half the hole, 16 to 128",
         min=0,
-        help="Surroundings that the network sees on each side of a hole. [default: half the"
-        " hole, 16 to 128]",
+        help="Surroundings that the network sees on each side of a hole.",
     ),
 ]
 Output = Annotated[
@@ -270,9 +265,8 @@ Output = Annotated[
         "-o",
         rich_help_panel=OUT,
         metavar="PATH",
-        show_default=False,
-        help="File for one result, else folder; - for stdout. [default: NAME_d2s beside a file,"
-        " FOLDER_d2s/ for a folder]",
+        show_default="NAME_d2s beside a file, FOLDER_d2s/ for a folder",
+        help="File for one result, else folder; - for stdout.",
     ),
 ]
 IfExists = Annotated[
@@ -280,10 +274,10 @@ IfExists = Annotated[
     typer.Option(
         "--if-exists",
         rich_help_panel=OUT,
-        show_default=False,
+        show_default="resume for folders, error for one file",
         autocompletion=one_of(suggestions.IF_EXISTS),
         help="error, skip, overwrite or resume: redo what is missing, broken, or made from other"
-        " inputs, weights or settings. [default: resume for folders, error for one file]",
+        " inputs, weights or settings.",
     ),
 ]
 Force = Annotated[
@@ -316,8 +310,8 @@ Quality = Annotated[
         rich_help_panel=OUT,
         min=1,
         max=100,
-        show_default=False,
-        help="Of JPEG and WebP. [default: the source's own JPEG tables; WebP without loss]",
+        show_default="the source's own JPEG tables; WebP without loss",
+        help="Of JPEG and WebP.",
     ),
 ]
 Device = Annotated[
@@ -348,8 +342,8 @@ BatchSize = Annotated[
         "-b",
         rich_help_panel=DEVICE,
         metavar="N",
-        show_default=False,
-        help="Windows of 256x256 that are worked on together. [default: 4 on CPU, 16 on CUDA]",
+        show_default="4 on CPU, 16 on CUDA",
+        help="Windows of 256x256 that are worked on together.",
     ),
 ]
 Workers = Annotated[
@@ -360,9 +354,9 @@ Workers = Annotated[
         metavar="N",
         min=0,
         max=64,
-        show_default=False,
+        show_default="by device and cores",
         help="Pictures read, filled by the guide and written beside the network; 0 does one thing"
-        " at a time. [default: by device and cores]",
+        " at a time.",
     ),
 ]
 Json = Annotated[

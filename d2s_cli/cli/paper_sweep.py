@@ -61,10 +61,10 @@ def sweep(
             "-g",
             rich_help_panel=SWEPT,
             metavar="NAME",
-            show_default=False,
+            show_default="mat, palette, lama, ddnm, diffir, edgeconnect, m2s, wavepaint",
             autocompletion=suggestions.guides,
             help="Repeat it: all are in the table, the first two in figure 3, the first in figures"
-            " 4 and 6. [default: mat, palette, lama, ddnm, diffir, edgeconnect, m2s, wavepaint]",
+            " 4 and 6.",
         ),
     ] = None,
     part: Annotated[
@@ -73,9 +73,9 @@ def sweep(
             "--part",
             rich_help_panel=SWEPT,
             metavar="NAME",
-            show_default=False,
+            show_default="all",
             autocompletion=one_of(suggestions.PAPER_PARTS),
-            help="figure3, figure4, figure6 or table1. May be repeated. [default: all]",
+            help="figure3, figure4, figure6 or table1. May be repeated.",
         ),
     ] = None,
     tk: Annotated[
@@ -113,8 +113,8 @@ def sweep(
             rich_help_panel=opt.REFINE,
             metavar="N",
             min=1,
-            show_default=False,
-            help="Denoising steps of a refinement at most. [default: every step, as the paper]",
+            show_default="every step, as the paper",
+            help="Denoising steps of a refinement at most.",
         ),
     ] = None,
     sampler: Annotated[
@@ -160,9 +160,8 @@ def sweep(
             "--plot",
             rich_help_panel=judging.NUMBERS,
             metavar="NAME",
-            show_default=False,
-            help="What the figures show, such as fid or psnr-hole. May be repeated. [default: fid,"
-            " or the nearest to it that was computed]",
+            show_default="fid, or the nearest to it that was computed",
+            help="What the figures show, such as fid or psnr-hole. May be repeated.",
         ),
     ] = None,
     preset: judging.Preset = "mat",

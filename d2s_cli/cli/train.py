@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ALIGNED_SIZE = 256
 #: below this there is no room for holes
 SMALLEST_SIZE = 32
-PRESETS_OWN = "[default: the preset's]"
+PRESETS_OWN = "the preset's"
 
 
 def train(
@@ -81,22 +81,21 @@ def train(
         int | None,
         typer.Option(
             metavar="N",
-            show_default=False,
-            help="Side that the network sees, pixels. [default: 256 for aligned, else the"
-            " preset's]",
+            show_default="256 for aligned, else the preset's",
+            help="Side that the network sees, pixels.",
         ),
     ] = None,
     masks: Annotated[
         str | None,
         typer.Option(
-            show_default=False,
+            show_default=PRESETS_OWN,
             autocompletion=one_of(suggestions.TRAINING_MASKS),
-            help="paper (MAT's large holes) or mixed (large, small, scratches). " + PRESETS_OWN,
+            help="paper (MAT's large holes) or mixed (large, small, scratches).",
         ),
     ] = None,
     images: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Crops to see in all. " + PRESETS_OWN, show_default=False),
+        typer.Option(metavar="N", help="Crops to see in all.", show_default=PRESETS_OWN),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -104,8 +103,8 @@ def train(
             "--batch-size",
             "-b",
             metavar="N",
-            show_default=False,
-            help="Crops in one step, of all processes together. " + PRESETS_OWN,
+            show_default=PRESETS_OWN,
+            help="Crops in one step, of all processes together.",
         ),
     ] = None,
     learning_rate: Annotated[
@@ -113,33 +112,33 @@ def train(
         typer.Option(
             "--learning-rate",
             metavar="F",
-            show_default=False,
-            help="Largest one of the run. " + PRESETS_OWN,
+            show_default=PRESETS_OWN,
+            help="Largest one of the run.",
         ),
     ] = None,
     lr_schedule: Annotated[
         str | None,
         typer.Option(
             "--lr-schedule",
-            show_default=False,
+            show_default=PRESETS_OWN,
             autocompletion=one_of(suggestions.LR_SCHEDULES),
-            help="After warm-up: constant, or cosine (falls to 0 over the run). " + PRESETS_OWN,
+            help="After warm-up: constant, or cosine (falls to 0 over the run).",
         ),
     ] = None,
     warmup: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            show_default=False,
-            help="Crops over which the learning rate rises from 0. " + PRESETS_OWN,
+            show_default=PRESETS_OWN,
+            help="Crops over which the learning rate rises from 0.",
         ),
     ] = None,
     cooldown: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            show_default=False,
-            help="Crops at the end over which the learning rate falls to 0. " + PRESETS_OWN,
+            show_default=PRESETS_OWN,
+            help="Crops at the end over which the learning rate falls to 0.",
         ),
     ] = None,
     min_snr: Annotated[
@@ -147,8 +146,8 @@ def train(
         typer.Option(
             "--min-snr",
             metavar="GAMMA",
-            show_default=False,
-            help="Weight noise levels by min-SNR; 5 is usual. [default: all alike]",
+            show_default="all alike",
+            help="Weight noise levels by min-SNR; 5 is usual.",
         ),
     ] = None,
     checkpointing: Annotated[

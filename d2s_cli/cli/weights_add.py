@@ -195,9 +195,9 @@ def import_weights(
         typer.Option(
             "--as",
             metavar="NAME",
-            show_default=False,
+            show_default="recognised",
             autocompletion=suggestions.published_names,
-            help="The entry that it is, or a name of your own. [default: recognised]",
+            help="The entry that it is, or a name of your own.",
         ),
     ] = None,
     member: Annotated[

@@ -17,9 +17,9 @@ Installables = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[NAME...]",
-        show_default=False,
+        show_default="all",
         autocompletion=suggestions.installed_names,
-        help="Installed entries. [default: all]",
+        help="Installed entries.",
     ),
 ]
 
