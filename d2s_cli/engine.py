@@ -25,6 +25,7 @@ from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.registry import files_here, load_guide
 from d2s_cli.images.masks import MaskSettings
 from d2s_cli.images.pairing import Job, Plan, make_plan
+from d2s_cli.images.selection import Selection
 from d2s_cli.manifest import MANIFEST_NAME, Entry, Manifest, failure, file_record, starts_of
 from d2s_cli.opening import Opener
 from d2s_cli.picture import Picture
@@ -240,6 +241,7 @@ def inpaint(
     recursive: bool = False,
     report: Report = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
+    selection: Selection | None = None,
     **settings: Any,
 ) -> list[Entry]:
     """Fill the holes of pictures: guide, then refine. What `d2s inpaint` calls.
@@ -252,6 +254,7 @@ def inpaint(
         recursive: go into subfolders.
         report: called with each Event.
         stop: asked between pictures; True ends the run early.
+        selection: which of the pictures found are wanted; None for all.
         settings: fields of Settings.
 
     Returns:
@@ -260,7 +263,7 @@ def inpaint(
     Raises:
         InputError: nothing can be done at all.
     """
-    plan = make_plan(inputs, mask, output, None, recursive, *_planning(settings))
+    plan = make_plan(inputs, mask, output, None, recursive, *_planning(settings), selection)
     return carry_out(plan, report, stop, settings)
 
 
@@ -272,6 +275,7 @@ def refine(
     recursive: bool = False,
     report: Report = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
+    selection: Selection | None = None,
     **settings: Any,
 ) -> list[Entry]:
     """Refine results that another tool made. What `d2s refine` calls; arguments as `inpaint`.
@@ -279,7 +283,9 @@ def refine(
     Args:
         guide_outputs: folder (or file) with the first results, found by the names tools use.
     """
-    plan = make_plan(inputs, mask, output, guide_outputs, recursive, *_planning(settings))
+    plan = make_plan(
+        inputs, mask, output, guide_outputs, recursive, *_planning(settings), selection
+    )
     return carry_out(plan, report, stop, settings)
 
 
@@ -297,5 +303,7 @@ def carry_out(
         raise UsageError(f"unknown settings: {', '.join(sorted(unknown))}")
     if not plan.jobs:
         raise plan.failed[0][1]
+    for warning in plan.warnings():
+        report(Event("warning", warning))
     manifest = plan.folder / MANIFEST_NAME if plan.folder else None
     return Engine(Settings(**settings), report, stop).run(plan.jobs, plan.failed, manifest)

@@ -83,8 +83,6 @@ class Opener:
         """As `open`, with no window filled yet."""
         samples = self.settings.samples
         outputs = [sample_path(job.output, sample, samples) for sample in range(samples)]
-        for path in outputs:
-            format_of(path)
         expected = self._expected(job)
         if self._is_there(outputs, expected):
             return [
@@ -99,6 +97,8 @@ class Opener:
         for path in outputs:
             check_writable(path)
         photo = read_photo(job.image)
+        for path in outputs:
+            format_of(path)
         mask = read_mask(job.mask, photo, self.settings.mask_settings)
         if mask.hole.all():
             raise InputError(

@@ -155,7 +155,9 @@ def print_plan(plan: Plan, as_json: bool) -> int:
     ]
     failed = [{"input": str(image), "error": error.message} for image, error in plan.failed]
     if as_json:
-        print(json.dumps({"schema": 1, "plan": results, "failed": failed}, indent=1))
+        others = [str(path) for path in plan.others]
+        document = {"schema": 1, "plan": results, "failed": failed, "left_out": others}
+        print(json.dumps(document, indent=1))
     else:
         for row in results:
             guide = f" + {row['guide']}" if row["guide"] else ""
@@ -163,6 +165,8 @@ def print_plan(plan: Plan, as_json: bool) -> int:
             print(f"{row['input']} + {row['mask']}{guide} -> {row['output']}{there}")
         for image, error in plan.failed:
             print(f"{image}: {error.message}")
+        for warning in plan.warnings():
+            say(f"warning: {warning}")
         say(_plan_summary(plan))
     if not plan.failed:
         return 0

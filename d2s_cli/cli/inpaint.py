@@ -12,6 +12,9 @@ def inpaint(
     inputs: opt.Inputs,
     mask: opt.Mask = None,
     recursive: opt.Recursive = False,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    limit: opt.Limit = None,
     mask_from: opt.MaskFrom = "auto",
     polarity: opt.Polarity = "white",
     threshold: opt.Threshold = 0.5,
@@ -60,6 +63,8 @@ def inpaint(
       d2s inpaint photo.png -m m.png -o fixed.png --samples 4
       # a folder of scans, masks in another folder, holes 3 px wider
       d2s inpaint scans/ -r --mask scratches/ --grow 3 -o out/
+      # the first five of them, to see what comes of it; the same without --limit does the rest
+      d2s inpaint scans/ -m scratches/ -o out/ --include '*.tif' --limit 5
       # the hole is where a cut-out is transparent, or where it is pure magenta
       d2s inpaint cutout.png
       d2s inpaint marked.png --mask-from color=#FF00FF --grow 2
@@ -106,4 +111,7 @@ def inpaint(
         workers=workers,
     )
     saying = Saying(progress, quiet, as_json, print_paths or null, null)
-    raise typer.Exit(restore(inputs, mask, output, None, recursive, dry_run, saying, settings))
+    chosen = opt.selection(include, exclude, limit)
+    raise typer.Exit(
+        restore(inputs, mask, output, None, recursive, chosen, dry_run, saying, settings)
+    )

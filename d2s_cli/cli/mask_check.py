@@ -26,6 +26,9 @@ def check(
     images: Images,
     mask: opt.Mask = None,
     recursive: opt.Recursive = False,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    limit: opt.Limit = None,
     mask_from: opt.MaskFrom = "auto",
     polarity: opt.Polarity = "white",
     threshold: opt.Threshold = 0.5,
@@ -57,7 +60,8 @@ def check(
     from d2s_cli.images.masks import MaskSettings
 
     settings = MaskSettings(polarity, threshold, 0, mask_from, fit_mask, tuple(mask_name or ()))
-    reports = check_masks(images, mask, recursive, settings, max_hole / 100)
+    selection = opt.selection(include, exclude, limit)
+    reports = check_masks(images, mask, recursive, settings, max_hole / 100, selection)
     problems = sum(report.has("problem") for report in reports)
     warnings = sum(report.has("warning") for report in reports)
     if as_json:

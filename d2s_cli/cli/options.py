@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from d2s_cli.cli import suggestions
 from d2s_cli.cli.suggestions import one_of
 from d2s_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from d2s_cli.images.selection import Selection
 
 MASKS, REFINE, OUT, DEVICE = "Masks", "Guide and refinement", "Output", "Device"
 
@@ -25,6 +28,36 @@ Inputs = Annotated[
 Recursive = Annotated[
     bool,
     typer.Option("--recursive", "-r", help="Go into subfolders; the tree is kept in the output."),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="GLOB",
+        show_default="all",
+        help="Only pictures whose name fits, such as 'scan*.tif'; one with a slash fits the path"
+        " below the folder, such as 'album/*'. Repeatable.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="GLOB",
+        show_default="none",
+        help="Leave out pictures whose name or path fits. Repeatable.",
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        metavar="N",
+        min=1,
+        show_default="all",
+        help="Only the first N pictures, to try settings on. The same command without it does the"
+        " rest.",
+    ),
 ]
 Mask = Annotated[
     Path | None,
@@ -389,6 +422,13 @@ Progress = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")]
+
+
+def selection(include: list[str] | None, exclude: list[str] | None, limit: int | None) -> Selection:
+    """--include, --exclude and --limit as the plan takes them."""
+    from d2s_cli.images.selection import Selection
+
+    return Selection(tuple(include or ()), tuple(exclude or ()), limit)
 
 
 def guide_options(given: list[str] | None) -> dict[str, Any]:

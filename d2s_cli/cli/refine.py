@@ -27,6 +27,9 @@ def refine(
     guide_outputs: GuideOutputs,
     mask: opt.Mask = None,
     recursive: opt.Recursive = False,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    limit: opt.Limit = None,
     mask_from: opt.MaskFrom = "auto",
     polarity: opt.Polarity = "white",
     threshold: opt.Threshold = 0.5,
@@ -102,6 +105,7 @@ def refine(
         workers=workers,
     )
     saying = Saying(progress, quiet, as_json, print_paths or null, null)
+    chosen = opt.selection(include, exclude, limit)
     raise typer.Exit(
-        restore(inputs, mask, output, guide_outputs, recursive, dry_run, saying, settings)
+        restore(inputs, mask, output, guide_outputs, recursive, chosen, dry_run, saying, settings)
     )

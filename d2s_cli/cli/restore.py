@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from d2s_cli.cli.console import RunDisplay, print_plan, print_summary
 from d2s_cli.cli.interrupts import Interrupts
 from d2s_cli.cli.pipes import Pipes
 from d2s_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from d2s_cli.images.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ def restore(
     output: Path | None,
     guide_outputs: Path | None,
     recursive: bool,
+    selection: Selection,
     dry_run: bool,
     saying: Saying,
     settings: dict[str, Any],
@@ -51,6 +55,7 @@ def restore(
             settings["format"],
             settings["mask_settings"].source,
             settings["mask_settings"].names,
+            selection,
         )
         if dry_run:
             return print_plan(plan, saying.as_json)

@@ -23,6 +23,7 @@ from d2s_cli.images.masks import (
 )
 from d2s_cli.images.photo import Photo
 from d2s_cli.images.reading import read_photo
+from d2s_cli.images.selection import Selection
 
 #: pixels beside the hole's edge that may be grey in a clean mask: the edge is smoothed
 EDGE = 3
@@ -71,6 +72,7 @@ def check_masks(
     recursive: bool = False,
     settings: MaskSettings | None = None,
     largest: float = 0.6,
+    selection: Selection | None = None,
 ) -> list[PairReport]:
     """Pair pictures with masks as a run would, and look at each pair.
 
@@ -80,13 +82,14 @@ def check_masks(
         recursive: go into subfolders.
         settings: how masks are read.
         largest: hole share from which a warning is given.
+        selection: which of the pictures found are looked at; None for all.
 
     Raises:
         InputError: there are no pictures at all.
     """
-    settings = settings or MaskSettings()
+    settings, selection = settings or MaskSettings(), selection or Selection()
     reports = []
-    for image, below in find_images(inputs, recursive, [mask], settings.names):
+    for image, below in selection.of(find_images(inputs, recursive, [mask], settings.names)):
         masks = find_masks(image, mask, below, settings.source, settings.names)
         if not masks:
             error = no_mask(image, mask, settings.names)

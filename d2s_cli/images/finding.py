@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.files import check_file, leads_nowhere, typed
-from d2s_cli.images.formats import FORMATS
+from d2s_cli.images.formats import FORMATS, OTHERS
 from d2s_cli.images.masks import has_transparent_pixels
 
 IMAGE_SUFFIXES = frozenset(FORMATS)
@@ -59,16 +60,41 @@ def find_images(
             check_file(path, "picture or folder", "look at the spelling")
             found.append((path, None))
     if not found:
+        unread = find_others(inputs, recursive, others)
         raise InputError(
             f"no pictures in {', '.join(map(str, inputs))}",
             f"looked for: {' '.join(sorted(IMAGE_SUFFIXES))}"
+            + (f"\n{about_others(unread)}" if unread else "")
             + ("" if recursive else "\ntry: --recursive, to look into subfolders"),
         )
     return found
 
 
+def find_others(
+    inputs: Sequence[Path], recursive: bool = False, others: Iterable[Path | None] = ()
+) -> list[Path]:
+    """Pictures in folders that `find_images` leaves out for their format; arguments as there."""
+    found: list[Path] = []
+    for path in filter(os.path.isdir, inputs):
+        files = _visible_in(path, recursive, _within(path, others))
+        found += [f for f in files if f.suffix.lower() in OTHERS and os.path.isfile(f)]
+    return found
+
+
+def about_others(paths: Sequence[Path]) -> str:
+    """What to say of the pictures that `find_others` found."""
+    kinds = Counter(path.suffix.lower() for path in paths)
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return f"left out for their format: {listed} (such as {paths[0]}); make PNG or TIFF of them"
+
+
 def _files_in(folder: Path, recursive: bool, left_out: set[tuple[str, ...]]) -> list[Path]:
     """Picture files of a folder in order; InputError if it cannot be read."""
+    return [file for file in _visible_in(folder, recursive, left_out) if _is_picture_file(file)]
+
+
+def _visible_in(folder: Path, recursive: bool, left_out: set[tuple[str, ...]]) -> list[Path]:
+    """What is in a folder in order, hidden things left out; InputError if it cannot be read."""
     try:
         walk = sorted(folder.rglob("*") if recursive else folder.iterdir())
     except OSError as error:
@@ -81,8 +107,7 @@ def _files_in(folder: Path, recursive: bool, left_out: set[tuple[str, ...]]) -> 
         hidden = any(part.startswith(".") for part in parts)
         if hidden or any(parts[: len(others)] == others for others in left_out):
             continue
-        if _is_picture_file(file):
-            files.append(file)
+        files.append(file)
     return files
 
 

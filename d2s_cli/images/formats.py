@@ -16,6 +16,11 @@ FORMATS = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
+#: endings of pictures that a folder run leaves out, since d2s writes no such files
+OTHERS = frozenset(
+    ".heic .heif .avif .jxl .jp2 .gif .psd .xcf .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .raf"
+    " .orf .rw2 .pef .srw .3fr .iiq .tga .ppm .pgm .exr .hdr .pdf".split()
+)
 #: values of --format and the ending that each gives; keep takes the picture's own
 CHOICES = {"keep": "", "png": ".png", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 

@@ -32,6 +32,11 @@ KEY_TOLERANCE = 8
 Hole = NDArray[np.bool_]
 Color = tuple[int, int, int]
 
+#: grey levels nearer than this to black or white are what compression makes of them, 0 to 1
+NEAR_BLACK = 0.2
+#: a mask with more grey than this is likely no mask; blurred ones have a few percent
+PHOTO_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class MaskSettings:
@@ -105,12 +110,16 @@ def read_mask(path: Path, photo: Photo, settings: MaskSettings | None = None) ->
     """
     settings = settings or MaskSettings()
     notes: list[str] = []
+    odd: list[str] = []
     if path == photo.path and settings.source != "name":
         white = hole_in_picture(photo, settings)
         hole = ~white if settings.polarity == "black" else white
     else:
         stored = read_grey(path)
-        white = fit_grey(stored, photo, path, settings) >= settings.threshold
+        grey = fit_grey(stored, photo, path, settings)
+        white = grey >= settings.threshold
+        if settings.threshold == MaskSettings.threshold:  # else it is known to be grey
+            odd += _no_mask_at_all(grey, path)
         if set(stored.shape) != set(photo.size):
             sizes = f"{stored.shape[1]}x{stored.shape[0]} to {photo.size[0]}x{photo.size[1]}"
             how = "stretched" if settings.fit == "resize" else "cut or padded"
@@ -124,7 +133,7 @@ def read_mask(path: Path, photo: Photo, settings: MaskSettings | None = None) ->
             )
         hole = ~white if side == "black" else white
     hole = grow_hole(hole, settings.grow)
-    return Mask(hole, _oddities(hole, path, settings), notes)
+    return Mask(hole, odd + _oddities(hole, path, settings), notes)
 
 
 def read_grey(path: Path) -> NDArray[np.float32]:
@@ -286,6 +295,16 @@ def grow_hole(hole: Hole, pixels: int) -> Hole:
 def looks_inverted(hole: Hole) -> bool:
     """True if a hole covers much of the picture and most of its border, but not all of it."""
     return SUSPICIOUS_SHARE < hole.mean() < 1 and border_share(hole) > 0.5
+
+
+def _no_mask_at_all(grey: NDArray[np.float32], path: Path) -> list[str]:
+    share = float(((grey > NEAR_BLACK) & (grey < 1 - NEAR_BLACK)).mean())
+    if share < PHOTO_SHARE:
+        return []
+    return [
+        f"{path} is neither black nor white in {share:.0%} of its pixels; is it the picture, and"
+        " the picture its mask? try: d2s inpaint PICTURE --mask MASK"
+    ]
 
 
 def _oddities(hole: Hole, path: Path, settings: MaskSettings) -> list[str]:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from d2s_cli.errors import InputError, UsageError
-from d2s_cli.images.files import check_file
-from d2s_cli.images.finding import MASK_HINT, find_guide, find_images, find_masks, no_mask
+from d2s_cli.images.files import check_file, typed
+from d2s_cli.images.finding import (
+    MASK_HINT,
+    about_others,
+    find_guide,
+    find_images,
+    find_masks,
+    find_others,
+    no_mask,
+)
 from d2s_cli.images.formats import suffix_for
+from d2s_cli.images.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,17 @@ class Plan:
         jobs: what to do.
         failed: pictures that cannot be done, with the reason.
         folder: where the results of a folder run go, with its manifest; None for a single file.
+        others: pictures in the folders that are left out for their format.
     """
 
     jobs: list[Job]
     failed: list[tuple[Path, InputError]]
     folder: Path | None
+    others: list[Path] = field(default_factory=list)
+
+    def warnings(self) -> list[str]:
+        """What to say before anything is done."""
+        return [about_others(self.others)] if self.others else []
 
 
 def make_plan(
@@ -54,6 +69,7 @@ def make_plan(
     choice: str = "keep",
     source: str = "auto",
     names: Sequence[str] = (),
+    selection: Selection | None = None,
 ) -> Plan:
     """Pair everything before anything runs.
 
@@ -64,6 +80,7 @@ def make_plan(
         choice: --format, a key of formats.CHOICES.
         source: --mask-from, see `find_masks`.
         names: --mask-name, see MaskSettings.
+        selection: which of the pictures found are wanted; None for all.
 
     Raises:
         InputError: nothing to do at all; two results with one name; a result over an input.
@@ -73,12 +90,19 @@ def make_plan(
     mask, output, guides = (None if p is None else Path(p) for p in (mask, output, guides))
     if mask is not None and not os.path.isdir(mask):
         check_file(mask, "mask", MASK_HINT)
-    jobs, failed = _pair(paths, mask, output, guides, recursive, choice, source, names)
+    images = find_images(paths, recursive, (mask, output, guides), names)
+    images = (selection or Selection()).of(images)
+    jobs, failed = _pair(images, len(paths) == 1, mask, output, guides, choice, source, names)
+    if not jobs and mask is None and len(paths) == 2 and not any(map(os.path.isdir, paths)):
+        first, second = map(typed, paths)
+        hint = f"is the second the mask of the first? try: d2s inpaint {first} --mask {second}"
+        raise InputError(f"no mask for {paths[0]}, and none for {paths[1]}", hint)
     _refuse_collisions(jobs)
     folder = _results_folder(paths, output)
     if folder is not None and os.path.isfile(folder):
         raise InputError(f"{folder} is a file, not a folder", "try: --output OTHER_FOLDER")
-    return Plan(jobs, failed, folder)
+    others = find_others(paths, recursive, (mask, output, guides))
+    return Plan(jobs, failed, folder, others)
 
 
 def _results_folder(inputs: Sequence[Path], output: Path | None) -> Path | None:
@@ -91,19 +115,18 @@ def _results_folder(inputs: Sequence[Path], output: Path | None) -> Path | None:
 
 
 def _pair(
-    inputs: Sequence[Path],
+    images: Sequence[tuple[Path, Path | None]],
+    alone: bool,
     mask: Path | None,
     output: Path | None,
     guides: Path | None,
-    recursive: bool,
     choice: str,
     source: str,
     names: Sequence[str],
 ) -> tuple[list[Job], list[tuple[Path, InputError]]]:
-    images = find_images(inputs, recursive, (mask, output, guides), names)
     jobs: list[Job] = []
     failed: list[tuple[Path, InputError]] = []
-    one_file = len(images) == 1 and images[0][1] is None
+    one_file = alone and images[0][1] is None
     for image, below in images:
         masks = find_masks(image, mask, below, source, names)
         if not masks:

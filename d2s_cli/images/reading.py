@@ -37,6 +37,17 @@ READ_ERRORS = (
     cv2.error,
     Image.DecompressionBombError,
 )
+LOOK_ELSEWHERE = "open it in another program: if that fails too, the file is damaged"
+#: what cameras, phones and scanners make besides pictures that are read: where it begins, and how
+_NOT_READ = (
+    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypcrx", "a raw picture of a camera"),
+    (0, b"FUJIFILMCCD-RAW", "a raw picture of a camera"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+)
 #: formats whose further pictures are moments in time
 _ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 #: Pillow's modes that lose nothing as another one
@@ -75,11 +86,20 @@ def read_photo(path: Path) -> Photo:
             f"{path} is too large: {error}", "cut the picture into parts, and restore each"
         ) from error
     except READ_ERRORS as error:
-        reason = _why_unknown(data) if isinstance(error, UnidentifiedImageError) else error
-        raise InputError(
-            f"cannot read {path}: {reason}",
-            "open it in another program: if that fails too, the file is damaged",
-        ) from error
+        if isinstance(error, UnidentifiedImageError):
+            raise _unknown(path, data) from error
+        raise InputError(f"cannot read {path}: {error}", LOOK_ELSEWHERE) from error
+
+
+def _unknown(path: Path, data: bytes) -> InputError:
+    """What to say of a file that no format fits."""
+    for place, start, name in _NOT_READ:
+        if data[place:].startswith(start):
+            return InputError(
+                f"cannot read {path}: it holds {name}, which d2s does not read",
+                "make a PNG or TIFF file of it, as programs for photos do, and restore that",
+            )
+    return InputError(f"cannot read {path}: {_why_unknown(data)}", LOOK_ELSEWHERE)
 
 
 def _why_unknown(data: bytes) -> str:
