@@ -14,6 +14,7 @@ from test_cli import d2s
 from d2s_cli import doctor, runtime
 from d2s_cli.errors import D2SError, WeightsError
 from d2s_cli.runtime import Compute, precision_error, within_limits
+from d2s_cli.weights import bundled
 
 
 def lines_about(text: str, *words: str) -> list[str]:
@@ -62,7 +63,6 @@ def test_a_library_that_does_not_load_is_an_error_with_a_way_out(
 
 
 def test_without_weights_d2s_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from d2s_cli.weights import bundled
 
     monkeypatch.setattr(bundled, "bundled_weights", dict)
     result = d2s("doctor")
@@ -72,7 +72,6 @@ def test_without_weights_d2s_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from d2s_cli.weights import bundled
 
     (tmp_path / "mine.safetensors").write_bytes(b"not weights at all")
     monkeypatch.setattr(bundled, "WEIGHTS_FOLDERS", (tmp_path,))
@@ -129,3 +128,24 @@ def test_reports_hold_no_paths_of_the_home_folder_and_no_names() -> None:
     text = "cannot read /home/ann/clients/acme/photo.png on anns-laptop, ann; annual\n/home/ann"
     clean = doctor.without_names(text, Path("/home/ann"), ("ann", "anns-laptop", ""))
     assert clean == "cannot read ~/.../photo.png on ..., ...; annual\n~"
+
+
+@pytest.mark.parametrize(
+    ("packages", "data"),
+    [
+        ("checkout", "checkout/weights"),
+        ("target", "target/share/d2s/weights"),
+        ("home/.local/lib/python3.11/site-packages", "home/.local/share/d2s/weights"),
+        ("Library/Python/3.11/lib/python/site-packages", "Library/Python/3.11/share/d2s/weights"),
+        ("Python/Python311/site-packages", "Python/share/d2s/weights"),
+        ("prefix/Lib/site-packages", "prefix/share/d2s/weights"),
+    ],
+)
+def test_weights_are_found_wherever_pip_was_told_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packages: str, data: str
+) -> None:
+    (tmp_path / data).mkdir(parents=True)
+    (tmp_path / data / "d2s-base.safetensors").touch()
+    folders = bundled.weights_folders(tmp_path / packages / "d2s_cli")
+    monkeypatch.setattr(bundled, "WEIGHTS_FOLDERS", folders)
+    assert bundled.find_weights("d2s-base") == tmp_path / data / "d2s-base.safetensors"

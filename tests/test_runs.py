@@ -171,6 +171,7 @@ def test_a_picture_through_a_pipe(scans: Path, weights: Path) -> None:
     words = ("inpaint", "-", "-m", scans / "p0_mask.png", "-g", "telea", "-w", weights, "-o", "-")
     result = d2s(*words, stdin=data)
     assert result.exit_code == 0, result.stderr
+    assert "stdin.png" not in result.stderr
     after = np.asarray(Image.open(io.BytesIO(result.stdout_bytes)))
     before = np.asarray(Image.open(io.BytesIO(data)))
     changed = (after != before).any(axis=2)

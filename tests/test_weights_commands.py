@@ -469,7 +469,13 @@ def test_info(tmp_path: Path) -> None:
     assert "recognised: LaMa, 2 blocks" in weights("info", path).stdout
     assert "a refiner that d2s trained" in weights("info", "d2s-base").stdout
     assert "a guide that d2s trained" in weights("info", *bundled_guide("neural")).stdout
-    weights("info", "no-such-thing", fails=WeightsError)
+    assert "channel_mults: 1, 1, 2, 3\n" in weights("info", "d2s-base").stdout
+    unknown = weights("info", "no-such-thing", fails=WeightsError)
+    assert "d2s weights list" in str(unknown)
+
+
+def test_verify_of_nothing_says_so(folder: Path) -> None:
+    assert "none are installed" in weights("verify").stderr
 
 
 def test_what_came_with_d2s_is_said_to_have() -> None:

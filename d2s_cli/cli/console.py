@@ -203,6 +203,7 @@ def print_summary(
     as_json: bool,
     paths: bool,
     path_end: str = "\n",
+    stays: bool = True,
 ) -> int:
     """Say what became of the run and return the exit code.
 
@@ -213,6 +214,7 @@ def print_summary(
         quiet: no summary.
         as_json, paths: what goes to stdout.
         path_end: what follows a printed path.
+        stays: the files are there afterwards; else they go through a pipe, and have no names.
     """
     statuses = ("done", "copied", "skipped", "failed")
     counts = {status: sum(e["status"] == status for e in entries) for status in statuses}
@@ -223,7 +225,7 @@ def print_summary(
             if entry["status"] in ("done", "copied"):
                 print(entry["output"]["path"], end=path_end)
     if not quiet:
-        say(_summary(entries, counts, seconds, left))
+        say(_summary(entries, counts, seconds, left, stays))
     failed = [e for e in entries if e["status"] == "failed"]
     if not failed:
         return 0
@@ -239,7 +241,9 @@ def print_summary(
     return SOME_FAILED
 
 
-def _summary(entries: list[Entry], counts: dict[str, int], seconds: float, left: int) -> str:
+def _summary(
+    entries: list[Entry], counts: dict[str, int], seconds: float, left: int, stays: bool
+) -> str:
     words = {"done": "restored", "copied": "copied (no hole)", "skipped": "skipped (there already)"}
     parts = [f"{n} {words.get(status, status)}" for status, n in counts.items() if n]
     if left:
@@ -257,7 +261,8 @@ def _summary(entries: list[Entry], counts: dict[str, int], seconds: float, left:
         )
     text = f"done: {', '.join(parts)}, {seconds:.1f} s"
     if len(entries) == 1 and counts["done"] + counts["copied"] == 1:
-        text += f"\n  {entries[0]['output']['path']}"
+        if stays:
+            text += f"\n  {entries[0]['output']['path']}"
         if counts["done"]:
             text += f"\n  {_what_was_done(entries[0])}"
     return text

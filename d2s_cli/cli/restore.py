@@ -72,5 +72,6 @@ def restore(
             saying.as_json and not pipes.to_stdout,
             saying.print_paths and not pipes.to_stdout,
             "\0" if saying.null else "\n",
+            not pipes.to_stdout,
         )
         return interrupts.exit_code() or code

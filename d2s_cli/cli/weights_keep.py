@@ -52,6 +52,8 @@ def verify_weights(names: Installables = None, quiet: opt.Quiet = False) -> None
             known = all(file.published for file in record.files)
             trust = "" if known else " (as first fetched: no published hash is known)"
             print(f"{name}: ok{trust}")
+    if not names and not wrong and not installed():
+        say("none are installed; d2s doctor looks at those that came with d2s")
     if wrong:
         raise typer.Exit(CHECK_FAILED)
 

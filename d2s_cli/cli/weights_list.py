@@ -12,7 +12,7 @@ from d2s_cli.cli import options as opt
 from d2s_cli.cli import suggestions
 from d2s_cli.cli.console import size_text
 from d2s_cli.cli.suggestions import one_of
-from d2s_cli.errors import UsageError
+from d2s_cli.errors import UsageError, WeightsError
 
 
 def list_weights(
@@ -126,6 +126,8 @@ def info(
         paths = record.paths()
     elif known is None and not paths:
         paths = [Path(target)]
+        if not paths[0].exists():
+            raise WeightsError(f"no weights are called {target}", "try: d2s weights list")
     document: dict[str, Any] = {"schema": 1, **(known or {})}
     if paths:
         from d2s_cli.weights.convert import describe, inspect, tensor_lines
@@ -157,11 +159,12 @@ def _info_lines(value: Any, indent: str = "") -> list[str]:
     for key, item in value.items() if isinstance(value, dict) else enumerate(value, 1):
         if item in ("", None, [], {}, ()) or key == "schema":
             continue
-        if isinstance(item, dict) or (
-            isinstance(item, list | tuple) and not all(isinstance(i, str) for i in item)
-        ):
+        within = item if isinstance(item, list | tuple) else ()
+        if isinstance(item, dict) or any(isinstance(i, dict | list | tuple) for i in within):
             lines += [f"{indent}{key}:", *_info_lines(item, indent + "  ")]
-        elif isinstance(item, list | tuple):
+        elif within and not all(isinstance(i, str) for i in within):
+            lines.append(f"{indent}{key}: {', '.join(map(str, within))}")
+        elif within:
             lines += [f"{indent}{key}:", *(f"{indent}  {text}" for text in item)]
         else:
             lines.append(f"{indent}{key}: {item}")

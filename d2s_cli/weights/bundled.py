@@ -8,11 +8,23 @@ from pathlib import Path
 from d2s_cli.errors import WeightsError
 
 DEFAULT_WEIGHTS = "d2s-base"
-#: beside the package in a checkout; under the environment's share/ when installed from a wheel
-WEIGHTS_FOLDERS = (
-    Path(__file__).resolve().parents[2] / "weights",
-    Path(sysconfig.get_path("data")) / "share" / "d2s" / "weights",
-)
+#: in the folder that data files of a wheel go to
+_SHARE = Path("share", "d2s", "weights")
+
+
+def weights_folders(package: Path) -> tuple[Path, ...]:
+    """Where the weights may lie that came with the package in this folder.
+
+    Beside it in a checkout. From a wheel they go below the environment, or below whatever else pip
+    was told to install to: `--target` is the folder that holds the package; `--user` and `--prefix`
+    are two or three above that one.
+    """
+    above = package.resolve().parents[:4]
+    environment = Path(sysconfig.get_path("data"))
+    return above[0] / "weights", *(folder / _SHARE for folder in (*above, environment))
+
+
+WEIGHTS_FOLDERS = weights_folders(Path(__file__).parents[1])
 
 
 def bundled_weights() -> dict[str, Path]:
