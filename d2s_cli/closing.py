@@ -6,6 +6,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from d2s_cli import __version__
 from d2s_cli.errors import D2SError, InputError
 from d2s_cli.events import Event
 from d2s_cli.images.formats import format_of, is_lossless
@@ -75,7 +76,7 @@ class Closer:
             "sampler": recipes[0].sampler if recipes else None,
             "inject": recipes[0].inject if recipes else None,
             "device": str(self.compute),
-            "d2s": version("d2s"),
+            "d2s": __version__,
             "torch": version("torch"),
             "seconds": round(time.monotonic() - picture.began, 3),
             "changed_outside": change and change.count,

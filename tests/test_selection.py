@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from conftest import make_weights, save_pair
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from d2s_cli import inpaint
+from d2s_cli import __version__, inpaint
 from d2s_cli.cli.app import app
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.pairing import make_plan
@@ -162,3 +163,30 @@ def test_files_of_formats_that_are_not_read_are_named(
     result = d2s("inpaint", path, "-m", tmp_path / "mask.png", "-g", "telea", "-w", weights)
     assert f"it holds {name}" in result.stderr
     assert result.exit_code == 4
+
+
+def test_results_of_single_pictures_are_no_pictures_of_the_folder(scans: Path) -> None:
+    before = chosen(scans)
+    for name in ("a1_d2s.png", "a2_d2s.s1.png", "a2_d2s.s12.png", "album/a3_d2s.jpg"):
+        Image.new("L", (120, 90)).save(scans / name)
+    assert chosen(scans) == before
+    save_pair(scans, "lonely_d2s")
+    assert chosen(scans) == sorted([*before, "lonely_d2s.png"])
+    named = make_plan(scans / "a1_d2s.png", mask=scans / "a1_mask.png")
+    assert [job.image.name for job in named.jobs] == ["a1_d2s.png"]
+    assert d2s("mask", "check", scans).exit_code == 0
+
+
+def test_d2s_runs_from_a_checkout_that_is_not_installed(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def installed(name: str) -> str:
+        if name == "d2s":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr("d2s_cli.closing.version", installed)
+    weights = make_weights(tmp_path / "tiny.safetensors")
+    words = ["inpaint", scans, "-g", "telea", "-w", weights, "--limit", 1, "--json"]
+    (entry,) = json.loads(d2s(*words).stdout)["results"]
+    assert entry["d2s"] == __version__

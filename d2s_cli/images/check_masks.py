@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from d2s_cli.errors import InputError
 from d2s_cli.images.files import typed
-from d2s_cli.images.finding import find_images, find_masks, no_mask
+from d2s_cli.images.finding import find_masks, find_sources, no_mask
 from d2s_cli.images.masks import (
     Hole,
     MaskSettings,
@@ -89,7 +89,7 @@ def check_masks(
     """
     settings, selection = settings or MaskSettings(), selection or Selection()
     reports = []
-    for image, below in selection.of(find_images(inputs, recursive, [mask], settings.names)):
+    for image, below in selection.of(find_sources(inputs, recursive, [mask], settings.names)):
         masks = find_masks(image, mask, below, settings.source, settings.names)
         if not masks:
             error = no_mask(image, mask, settings.names)

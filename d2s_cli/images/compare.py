@@ -16,7 +16,7 @@ from PIL import Image
 
 from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.drawings import write_drawing
-from d2s_cli.images.finding import GUIDE_PATTERNS, find_images, find_masks, find_result, no_mask
+from d2s_cli.images.finding import GUIDE_PATTERNS, find_masks, find_result, find_sources, no_mask
 from d2s_cli.images.formats import format_of
 from d2s_cli.images.masks import Hole, MaskSettings, read_mask, transparency
 from d2s_cli.images.pairing import refuse_existing
@@ -151,7 +151,7 @@ def pair_results(
     if before.is_dir() and not after.is_dir():
         raise UsageError(f"{before} is a folder and {after} is none", "give two files or folders")
     pairs = []
-    for image, below in find_images([before], recursive, [after], names):
+    for image, below in find_sources([before], recursive, [after], names):
         names = [pattern.format(image.stem) for pattern in AFTER_PATTERNS]
         pairs.append((image, find_result(after, image, names, below, "result"), below))
     return pairs

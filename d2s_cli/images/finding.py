@@ -22,6 +22,8 @@ MASK_FOLDER_PATTERNS = ("{}", "{}_mask*", "{}-mask", "{}.mask")
 GUIDE_PATTERNS = ("{}", "{}_out", "{}.out", "{}_inpainted", "Out_{}")
 #: where in a name the picture's stem may end, if it is a mask's name
 _MASK_ENDING = re.compile(r"_mask|-mask\Z|\.mask\Z")
+#: what a result beside its picture has at the end of its name, one of several samples too
+_RESULT_ENDING = re.compile(r"_d2s(\.s\d+)?\Z")
 #: what to type where a mask is missing
 MASK_HINT = "try: --mask FILE, white where pixels are missing"
 
@@ -68,6 +70,23 @@ def find_images(
             + ("" if recursive else "\ntry: --recursive, to look into subfolders"),
         )
     return found
+
+
+def find_sources(
+    inputs: Sequence[Path],
+    recursive: bool = False,
+    others: Iterable[Path | None] = (),
+    names: Sequence[str] = (),
+) -> list[tuple[Path, Path | None]]:
+    """As `find_images`, without NAME_d2s that an earlier run put beside NAME into a folder."""
+    found = find_images(inputs, recursive, others, names)
+    known = {(path.parent, path.stem) for path, _ in found}
+
+    def is_result(path: Path) -> bool:
+        ending = _RESULT_ENDING.search(path.stem)
+        return ending is not None and (path.parent, path.stem[: ending.start()]) in known
+
+    return [(path, below) for path, below in found if below is None or not is_result(path)]
 
 
 def find_others(

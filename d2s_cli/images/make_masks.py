@@ -13,7 +13,7 @@ from d2s_cli.errors import InputError, UsageError
 from d2s_cli.images.draw_masks import draw_hole
 from d2s_cli.images.drawings import check_lossless
 from d2s_cli.images.edit_masks import write_mask
-from d2s_cli.images.finding import GUIDE_PATTERNS, find_images, find_result
+from d2s_cli.images.finding import GUIDE_PATTERNS, find_result, find_sources
 from d2s_cli.images.masks import (
     KEY_TOLERANCE,
     Hole,
@@ -90,7 +90,7 @@ def plan_masks(
         InputError: no pictures; the other picture is missing; a mask exists already, or two would
             have one name.
     """
-    images = find_images(inputs, recursive, [output])
+    images = find_sources(inputs, recursive, [output])
     single = len(images) == 1 and images[0][1] is None and settings.per_image == 1
     plan = []
     for image, below in images:

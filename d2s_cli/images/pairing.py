@@ -13,9 +13,9 @@ from d2s_cli.images.finding import (
     MASK_HINT,
     about_others,
     find_guide,
-    find_images,
     find_masks,
     find_others,
+    find_sources,
     no_mask,
 )
 from d2s_cli.images.formats import suffix_for
@@ -90,7 +90,7 @@ def make_plan(
     mask, output, guides = (None if p is None else Path(p) for p in (mask, output, guides))
     if mask is not None and not os.path.isdir(mask):
         check_file(mask, "mask", MASK_HINT)
-    images = find_images(paths, recursive, (mask, output, guides), names)
+    images = find_sources(paths, recursive, (mask, output, guides), names)
     images = (selection or Selection()).of(images)
     jobs, failed = _pair(images, len(paths) == 1, mask, output, guides, choice, source, names)
     if not jobs and mask is None and len(paths) == 2 and not any(map(os.path.isdir, paths)):
