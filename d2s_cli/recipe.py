@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from d2s_cli.diffusion.refiner import Refiner
+from d2s_cli.diffusion.sampling import SAMPLERS
 from d2s_cli.diffusion.schedule import NoiseTable
 from d2s_cli.errors import UsageError
 from d2s_cli.guides.registry import WeightsPaths
@@ -267,10 +268,16 @@ def check_settings(settings: Settings) -> None:
             f"--tk must lie between 0 and the table's {settings.table_steps} steps,"
             f" not {settings.tk}"
         )
-    if settings.if_exists not in IF_EXISTS:
-        raise UsageError(
-            f"unknown --if-exists {settings.if_exists!r}", f"one of: {', '.join(IF_EXISTS)}"
-        )
+    # said here, since these are used nowhere if no window is refined
+    if settings.steps is not None and settings.steps < 1:
+        raise UsageError(f"--steps must be 1 or more, not {settings.steps}")
+    for option, value, known in (
+        ("sampler", settings.sampler, tuple(SAMPLERS)),
+        ("start", settings.start, ("middle", "start")),
+        ("if-exists", settings.if_exists, IF_EXISTS),
+    ):
+        if value is not None and value not in known:
+            raise UsageError(f"unknown --{option} {value!r}", f"one of: {', '.join(known)}")
     if settings.guide == "none" and (settings.guide_weights or settings.guide_options):
         raise UsageError("--guide none has no --guide-weights or --guide-option")
     if reserved := settings.guide_options.keys() & {"name", "weights", "device"}:

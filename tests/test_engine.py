@@ -267,6 +267,22 @@ def test_unknown_settings_are_refused_by_name(tmp_path: Path) -> None:
         engine.inpaint(tmp_path / "a.png", speed=9)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"sampler": "euler"}, "unknown --sampler 'euler'"),
+        ({"start": "noise"}, "unknown --start 'noise'"),
+        ({"steps": 0}, "--steps must be 1 or more"),
+    ],
+)
+def test_values_that_nothing_would_use_are_refused_too(
+    tmp_path: Path, weights: Path, setting: dict[str, Any], message: str
+) -> None:
+    save(tmp_path, "a", (50, 60), (10, 10, 20, 20))
+    with pytest.raises(UsageError, match=message):
+        engine.inpaint(tmp_path / "a.png", weights=weights, tk=0, **setting)
+
+
 def test_a_soft_result_of_an_unknown_tool_is_sharpened_before_it_is_refined(
     tmp_path: Path, weights: Path
 ) -> None:

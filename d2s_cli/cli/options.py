@@ -474,10 +474,6 @@ def restore_settings(
     """Command line values to fields of engine.Settings."""
     from d2s_cli.images.masks import MaskSettings
 
-    for option, known in (("sampler", suggestions.SAMPLERS), ("start", suggestions.STARTS)):
-        # here and not where it is used, which is nowhere if no window is refined
-        if (value := settings.get(option)) is not None and value not in known:
-            raise UsageError(f"unknown --{option} {value!r}", f"one of: {', '.join(known)}")
     if if_exists is None:
         folder = any(os.path.isdir(path) for path in inputs)
         if_exists = "overwrite" if force else "resume" if folder else "error"
