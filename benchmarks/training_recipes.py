@@ -44,6 +44,7 @@ from quality_parts.tables import about_line, empty_page, insert, rounded, table
 from d2s_cli import __version__
 from d2s_cli.diffusion.refiner import Refiner
 from d2s_cli.diffusion.schedule import NoiseTable
+from d2s_cli.diffusion.unet import UNetConfig
 from d2s_cli.runtime import Compute, pick
 from d2s_cli.training.pictures import Picture, load_photos
 from d2s_cli.training.refiner import MODERN, Drawing, RefinerTrainer, TrainConfig
@@ -61,7 +62,7 @@ REFINING = (25, 50, 100, 200)
 #: of --rounds, so that no first call's preparations are timed
 UNTIMED = 1
 #: what changes the arithmetic of a step, and so is timed; all else costs what the preset costs
-COSTLY = ("batch", "precision")
+COSTLY = ("batch", "precision", "unet", "sizes")
 #: names of scores -> heads of their columns; PSNR alone is better where it is larger
 SCORES = {
     **{str(step): f"error at {step}" for step in STEPS},
@@ -106,7 +107,12 @@ def recipes(base: TrainConfig) -> list[Recipe]:
     def recipe(name: str, what: str, precision: str = "auto", **changes: Any) -> Recipe:
         return Recipe(name, what, dataclasses.replace(base, **changes), precision)
 
-    rate, batch = base.learning_rate, base.batch
+    rate, batch, width = base.learning_rate, base.batch, base.unet.inner_channels
+    only_smallest = {"sizes": base.sizes[:1], "size_shares": (1.0,)}
+
+    def wide(channels: int) -> UNetConfig:
+        return dataclasses.replace(base.unet, inner_channels=channels)
+
     return [
         recipe(BASE, "the preset"),
         recipe(AGAIN, "the preset with another seed", seed=base.seed + 1),
@@ -119,6 +125,9 @@ def recipes(base: TrainConfig) -> list[Recipe]:
         recipe("all-levels", "noise levels even over the whole table", tk_max=None, tk_power=1.0),
         recipe("even-levels", f"noise levels even over steps 1 to {base.tk_max}", tk_power=1.0),
         recipe("eps", "predicts eps, not v", prediction="eps"),
+        recipe("width-half", f"inner {width // 2}, not {width}", unet=wide(width // 2)),
+        recipe("width-more", f"inner {width * 3 // 2}", unet=wide(width * 3 // 2)),
+        recipe("small-crops", f"crops of {base.sizes[0]} alone", **only_smallest),
         recipe("per-picture", "loss per picture, not per pixel of hole", per_hole=False),
         recipe("no-warmup", "no warm-up", warmup=0),
         recipe("no-cooldown", "no cool-down", cooldown=0),
@@ -319,14 +328,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path(tempfile.gettempdir()) / "d2s-recipes")
     add("--json", type=Path, default=HERE / "training_recipes.json")
     add("--markdown", type=Path, default=HERE / "training_recipes.md", help="its table is replaced")
+    add("--table", default="recipes", help="which of the page's tables")
     return parser
 
 
 def write_report(args: argparse.Namespace, data: dict[str, Any]) -> None:
     """The JSON, and the table of the page."""
     args.json.write_text(json.dumps(rounded(data), indent=1) + "\n")
-    page = args.markdown.read_text() if args.markdown.is_file() else empty_page("recipes")
-    args.markdown.write_text(insert(page, "recipes", section(data)))
+    page = args.markdown.read_text() if args.markdown.is_file() else empty_page(args.table)
+    args.markdown.write_text(insert(page, args.table, section(data)))
 
 
 def about(args: argparse.Namespace, base: TrainConfig, compute: Compute) -> dict[str, Any]:

@@ -103,6 +103,16 @@ def test_refine_check_and_python_choose_alike(scans: Path, tmp_path: Path) -> No
     assert len(checked.stdout.splitlines()) == 1
 
 
+def test_random_masks_of_some_pictures_are_those_of_all(scans: Path, tmp_path: Path) -> None:
+    words = ["mask", "make", scans, "--from", "random", "--kind", "mix", "-o"]
+    assert d2s(*words, tmp_path / "some", "--exclude", "a*", "--limit", 1).exit_code == 0
+    assert d2s(*words, tmp_path / "all").exit_code == 0
+    (mask,) = (tmp_path / "some").iterdir()
+    assert mask.name == "b1_mask.png"
+    assert mask.read_bytes() == (tmp_path / "all" / mask.name).read_bytes()
+    assert len(list((tmp_path / "all").iterdir())) > 1
+
+
 def test_pictures_of_other_formats_are_told_of(scans: Path, tmp_path: Path) -> None:
     for name in ("x.HEIC", "y.heic", "raw.CR2", "notes.txt", ".hidden.heic"):
         (scans / name).touch()

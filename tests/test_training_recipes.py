@@ -24,11 +24,11 @@ from d2s_cli.training import validation
 from d2s_cli.training.refiner import MODERN, RefinerTrainer
 
 TINY = dataclasses.replace(
-    MODERN, unet=UNetConfig(32, (1,), 1, unshuffle=4), sizes=(32,), size_shares=(1.0,)
+    MODERN, unet=UNetConfig(64, (1,), 1, unshuffle=4), sizes=(32,), size_shares=(1.0,)
 )
 
-#: fields that make up one thing: a distribution of noise levels, a course of the learning rate
-TOGETHER = ({"tk_max", "tk_power"}, {"lr_schedule", "cooldown"})
+#: fields that make up one thing: distributions of noise levels and sizes, the course of the rate
+TOGETHER = ({"tk_max", "tk_power"}, {"lr_schedule", "cooldown"}, {"sizes", "size_shares"})
 
 
 def differing(recipe: bench.Recipe, base: bench.Recipe) -> set[str]:
@@ -123,7 +123,9 @@ def test_a_comparison_ends_in_a_table_and_goes_on_where_it_was(
     for start in ("no network", "**modern**", "**seed-1**", "**eps**", "spread"):
         assert page.count(f"\n| {start}") == 1
     assert "Timed, not trained: batch-half x" in page
-    assert set(first["speed"]) == {"modern", "batch-half", "batch-double", "fp32"}
+    assert set(first["speed"]) == {
+        *("modern", "batch-half", "batch-double", "width-half", "width-more", "fp32")
+    }
 
     steps: list[int] = []
     monkeypatch.setattr(RefinerTrainer, "step", counting(RefinerTrainer.step, steps))

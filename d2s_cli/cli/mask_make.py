@@ -84,6 +84,9 @@ def make(
         ),
     ] = 0,
     recursive: opt.Recursive = False,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    limit: opt.Limit = None,
     grow: opt.Grow = 0,
     output: Annotated[
         Path | None,
@@ -127,7 +130,8 @@ def make(
         seed,
         grow,
     )
-    plan = plan_masks(images, settings, output, recursive, force)
+    selection = opt.selection(include, exclude, limit)
+    plan = plan_masks(images, settings, output, recursive, force, selection)
     if dry_run:
         for one in plan:
             print(f"{one.image} -> {one.target}")

@@ -26,6 +26,7 @@ from d2s_cli.images.masks import (
 from d2s_cli.images.pairing import output_path, refuse_existing
 from d2s_cli.images.photo import Photo
 from d2s_cli.images.reading import read_photo
+from d2s_cli.images.selection import Selection
 
 FROM = ("alpha", "diff", "random")
 
@@ -83,14 +84,15 @@ def plan_masks(
     output: Path | None = None,
     recursive: bool = False,
     force: bool = False,
+    selection: Selection | None = None,
 ) -> list[Planned]:
-    """Name everything before anything is made.
+    """Name everything before anything is made; `selection` says for which of the pictures found.
 
     Raises:
         InputError: no pictures; the other picture is missing; a mask exists already, or two would
             have one name.
     """
-    images = find_sources(inputs, recursive, [output])
+    images = (selection or Selection()).of(find_sources(inputs, recursive, [output]))
     single = len(images) == 1 and images[0][1] is None and settings.per_image == 1
     plan = []
     for image, below in images:
