@@ -23,6 +23,8 @@ from d2s_cli.guides.on_photo import correct_windows
 from d2s_cli.guides.patchmatch import PATCH_RADIUS
 
 SEEDS = 4
+#: deviations of the blur, pixels, that parts coarse colours (the truth's) from texture (copied)
+COARSE = (4.0, 8.0, 16.0)
 #: blur of the picture that leads PatchMatch, pixels, and the weight of its distance
 LEAD_BLUR, LEAD_WEIGHT = 3.0, 0.1
 
@@ -63,6 +65,13 @@ def led(picture: Pictures, hole: Holes, lead: Pictures) -> Pictures:
     return np.asarray(filled)
 
 
+def with_coarse_colours(fill: Pictures, truth: Pictures, hole: Holes, blur: float) -> Pictures:
+    """The fill's texture on the truth's blurred colours."""
+    ours, theirs = (cv2.GaussianBlur(x.astype(np.float32), (0, 0), blur) for x in (fill, truth))
+    mixed = np.rint(np.clip(fill - ours + theirs, 0, 255)).astype(np.uint8)
+    return np.where(hole[..., None], mixed, truth)
+
+
 def variants(crops: CropSet, judge: Judge) -> Iterator[tuple[str, Pictures]]:
     """Names and results, the first of them PatchMatch's own."""
 
@@ -90,6 +99,12 @@ def variants(crops: CropSet, judge: Judge) -> Iterator[tuple[str, Pictures]]:
     yield "corrected", corrected
     yield "led by the corrected result", each(lambda p, hole, i: led(p, hole, corrected[i]))
     yield "led by the truth", each(lambda p, hole, i: led(p, hole, crops.truths[i]))
+    for blur in COARSE:
+        mixed = [
+            with_coarse_colours(*one, blur)
+            for one in zip(plain, crops.truths, crops.holes, strict=True)
+        ]
+        yield f"on the truth's colours, blurred by {blur:g} pixels", np.stack(mixed)
 
 
 def main() -> None:
@@ -104,7 +119,7 @@ def main() -> None:
     for name, results in variants(crops, judge):
         found = judge.judge(results, crops)
         base = base or found
-        cells = [f"{name:30}"]
+        cells = [f"{name:42}"]
         for score in ("frechet", "perceptual"):
             more, half = change(base, found, score)
             cells.append(f"{score} {found.score(score):.4g} ({more:+.1f} ± {half:.1f} %)")

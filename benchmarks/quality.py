@@ -46,8 +46,7 @@ from quality_parts.tables import (
 )
 
 from d2s_cli import __version__
-from d2s_cli.guides.correctors import COPIES, SMOOTH
-from d2s_cli.guides.registry import files_here
+from d2s_cli.guides.correctors import corrector_files
 from d2s_cli.manifest import file_record
 from d2s_cli.runtime import pick
 from d2s_cli.weights.bundled import DEFAULT_WEIGHTS, find_weights
@@ -139,7 +138,7 @@ def run_rows(benchmark: Benchmark) -> dict[str, Any]:
         found = {key: joined([measured[name][key] for name in SIZES]) for key in measured[SIZES[0]]}
         rows += rows_of(crops, found)
     pids = max(one.published_pids for found in measured.values() for one in found.values())
-    files = [find_weights(DEFAULT_WEIGHTS), *files_here(COPIES), *files_here(SMOOTH)]
+    files = [find_weights(DEFAULT_WEIGHTS), *corrector_files()]
     about = benchmark.about(f"{sum(len(one.paths) for one in sets)} with holes", files)
     about["largest P-IDS of a set as published"] = f"{100 * pids:.1f} %"
     return {"about": about, "rows": rows}

@@ -136,7 +136,7 @@ class Opener:
                 "settings": self._settings_record,
             }
             if self.corrects(job):
-                files = corrector_files(self._measured_as(job))
+                files = corrector_files()
                 expected["corrector"] = [self._record_of(path) for path in files]
             return expected
         except OSError as error:

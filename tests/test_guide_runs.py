@@ -343,7 +343,7 @@ def test_a_smooth_result_is_corrected_unless_the_user_says_otherwise(scans: Path
     entries, default = corrected(scans, "default")
     assert all(e["changed_outside"] == 0 for e in entries)
     names = [Path(e["corrector"][0]["path"]).name for e in entries]
-    assert names == ["neural-smooth.safetensors"] * 2
+    assert names == ["neural.safetensors"] * 2
     entries, plain = corrected(scans, "plain", "--no-correct")
     assert not any("corrector" in e for e in entries)
     assert plain != default

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import d2s_cli as d2s
 from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.guides import on_photo
-from d2s_cli.guides.fill_network import FillConfig, FillNetwork, push_pull
+from d2s_cli.guides.fill_network import FillConfig, FillNetwork
+from d2s_cli.guides.smooth_fill import push_pull
 from d2s_cli.runtime import Compute
 from d2s_cli.training import guide as guide_training
 from d2s_cli.training.adversary import (
@@ -30,7 +31,8 @@ from d2s_cli.training.adversary import (
 )
 from d2s_cli.training.candidates import load_candidates
 from d2s_cli.training.data import HOLE_SHARE
-from d2s_cli.training.guide import EXPORT, GuideConfig, GuideTrainer, train_guide
+from d2s_cli.training.guide import EXPORT, GuideTrainer, beginning, train_guide
+from d2s_cli.training.guide_data import GuideConfig
 from d2s_cli.training.perceptual import Distances, PerceptualDistance
 from d2s_cli.training.run import Pace
 from d2s_cli.weights.reading import read_weights, write_safetensors
@@ -451,3 +453,77 @@ def test_results_and_truths_get_the_same_grain_before_they_are_compared(
     assert torch.allclose(runs[0][0], runs[2][0], atol=1e-5)
     noise = (runs[0][1] - runs[2][1]) * 127.5
     assert float(noise.std()) == pytest.approx(4.0, rel=0.05)
+
+
+# the smoother
+
+
+@pytest.fixture(scope="module")
+def smoothed(tmp_path_factory: pytest.TempPathFactory, folder: Path, trained: Path) -> Path:
+    """A guide whose smooth fills another guide makes."""
+    output = tmp_path_factory.mktemp("smoothed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guide_training, "PerceptualDistance", Brightness)
+        config, begin = beginning(TINY, None, str(trained), CPU.device)
+        train_guide([folder], output, dataclasses.replace(config, images=8), CPU, begin=begin)
+    return output / EXPORT
+
+
+def test_a_guide_sees_the_fills_of_its_smoother_which_no_step_changes(
+    smoothed: Path, trained: Path
+) -> None:
+    guide, smoother = (d2s.load_guide("neural", weights=path) for path in (smoothed, trained))
+    assert smoother.smoother is None
+    state = smoother.network.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in guide.smoother.state_dict().items())
+    image, hole = torch.rand(1, 3, 40, 48) * 2 - 1, hole_of(40, 48)
+    seen: list[Tensor] = []
+
+    def noting(candidate: Tensor, smooth: Tensor, hole: Tensor) -> Tensor:
+        seen.append(smooth)
+        return candidate
+
+    guide.network = noting
+    guide(image, hole, candidate=image)
+    smoother.network = smoother.network.eval()
+    telea = d2s.load_guide("telea")(image, hole)
+    assert torch.allclose(seen[0], smoother(image, hole, candidate=telea), atol=1e-5)
+
+
+def test_the_smoother_of_a_file_corrects_smooth_fills_alone(smoothed: Path, trained: Path) -> None:
+    image, hole = torch.rand(1, 3, 40, 48) * 2 - 1, hole_of(40, 48)
+    alone = d2s.load_guide("neural", weights=smoothed, first="given", smoother_alone=True)
+    expected = d2s.load_guide("neural", weights=trained, first="given")
+    assert torch.equal(alone(image, hole, candidate=image), expected(image, hole, candidate=image))
+    with pytest.raises(WeightsError, match="no network for smooth fills"):
+        d2s.load_guide("neural", weights=trained, smoother_alone=True)
+
+
+def test_a_run_goes_on_from_another_guide_and_keeps_its_smoother(
+    folder: Path, tmp_path: Path, smoothed: Path
+) -> None:
+    wide = dataclasses.replace(TINY, network=FillConfig((16, 16, 16), 2))
+    config, begin = beginning(wide, str(smoothed), None, CPU.device)
+    assert config.network == TINY.network
+    assert (config.init, config.smoother) == (EXPORT, EXPORT)
+    config = dataclasses.replace(config, images=24, learning_rate=1e-9)
+    straight = train_guide([folder], tmp_path / "straight", config, CPU, begin=begin)
+    assert straight.images >= 24
+    tensors, _ = read_weights(smoothed)
+    found, _ = read_weights(tmp_path / "straight" / EXPORT)
+    assert found.keys() == tensors.keys()
+    assert all(torch.allclose(v, found[k], atol=1e-3) for k, v in tensors.items())
+    # what was interrupted goes on with the smoother of the checkpoint, even without its file
+    train_guide([folder], tmp_path / "broken", config, CPU, Pace(stop=stop_after(3)), begin=begin)
+    train_guide([folder], tmp_path / "broken", config, CPU)
+    exports = [(tmp_path / name / EXPORT).read_bytes() for name in ("straight", "broken")]
+    assert exports[0] == exports[1]
+
+
+def test_a_run_without_a_smoother_gets_none_later(
+    folder: Path, tmp_path: Path, smoothed: Path
+) -> None:
+    train_guide([folder], tmp_path, dataclasses.replace(TINY, images=4), CPU)
+    _, begin = beginning(TINY, None, str(smoothed), CPU.device)
+    with pytest.raises(UsageError, match="begun without a smoother"):
+        train_guide([folder], tmp_path, TINY, CPU, begin=begin)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from d2s_cli.cli.app import app
 from d2s_cli.errors import UsageError
-from d2s_cli.training.guide import GuideConfig
+from d2s_cli.training.guide_data import GuideConfig
 from d2s_cli.training.refiner import MODERN
 from d2s_cli.training.settings import with_settings
 from d2s_cli.weights.reading import read_weights

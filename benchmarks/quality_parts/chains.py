@@ -54,7 +54,7 @@ class Chain:
         if self.refines:
             paths = [*paths, find_weights(self.settings.get("weights", DEFAULT_WEIGHTS))]
             if self.settings.get("correct") is not False:
-                paths += corrector_files(guide)
+                paths += corrector_files()
         return list(dict.fromkeys(paths))
 
     @property

@@ -63,9 +63,18 @@ def train(
             metavar="FILE|NAME",
             show_default=False,
             autocompletion=suggestions.weights_names,
-            help="Begin with this refiner's weights: a bundled name, a run's refiner.safetensors or"
-            " a published Palette checkpoint. Network and prediction are then its own, all else the"
-            " preset's.",
+            help="Begin with these weights: of a refiner, a bundled name, a run's"
+            " refiner.safetensors or a published Palette checkpoint; of a guide, neural or a run's"
+            " guide.safetensors. Network and prediction are then its own, all else the preset's.",
+        ),
+    ] = None,
+    smoother: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            show_default="none, or --init's",
+            help="Of a guide: the guide.safetensors (or neural) whose network for smooth fills"
+            " shows the new one a corrected Telea's fill, in place of a fill with colours alone.",
         ),
     ] = None,
     data: Annotated[
@@ -225,9 +234,9 @@ def train(
       # the same with eight GPUs; on two machines, add --nnodes 2 --rdzv-endpoint HOST:PORT
       torchrun --nproc-per-node 8 -m d2s_cli train celeba-hq-256/ --preset paper --data aligned \\
         --batch-size 24 --workers 4 -o runs/faces
-      # the network of --guide neural; one for smooth fills, by other settings of the recipe
-      d2s train photos/ --model guide -o runs/guide
+      # the networks of --guide neural: one for smooth fills, then one for copied texture
       d2s train photos/ --model guide --set candidate_share=0 --set soft_share=0.85 -o runs/smooth
+      d2s train photos/ --model guide --smoother runs/smooth/guide.safetensors -o runs/guide
       # then use it
       d2s inpaint photo.png -m m.png --weights runs/mine/refiner.safetensors
     """
@@ -259,12 +268,13 @@ def train(
     if model == "guide":
         _refuse_for_guides(
             {
-                "--init": init is not None,
                 "--min-snr": min_snr is not None,
                 "--checkpointing": checkpointing,
                 "--val": bool(val),
             }
         )
+    elif smoother is not None:
+        raise UsageError("--smoother is for --model guide", "leave it out")
     compute = pick(local_device(device), precision)
     ranks = Ranks.join(compute.device)
     level = logging.WARNING if ranks.first else logging.ERROR
@@ -297,7 +307,9 @@ def train(
             validated=validated,
         )
         if model == "guide":
-            saved, seen = _train_guide(folders, output, changes, settings or [], compute, pace)
+            saved, seen = _train_guide(
+                folders, output, changes, settings or [], compute, pace, init, smoother
+            )
         else:
             ours = {"checkpointing": checkpointing, "min_snr": min_snr}
             saved, seen = _train_refiner(
@@ -375,14 +387,18 @@ def _train_guide(
     settings: list[str],
     compute: Compute,
     pace: Pace,
+    init: str | None,
+    smoother: str | None,
 ) -> tuple[Path, int]:
     from d2s_cli.training import guide
+    from d2s_cli.training.guide_data import GuideConfig
     from d2s_cli.training.settings import with_settings
 
-    config = with_settings(dataclasses.replace(guide.GuideConfig(), **changes), settings)
+    config = with_settings(dataclasses.replace(GuideConfig(), **changes), settings)
 
     def prepared(made: int) -> None:
         say(f"{made} examples have PatchMatch's result")
 
-    trainer = guide.train_guide(folders, output, config, compute, pace, prepared)
+    config, begin = guide.beginning(config, init, smoother, compute.device)
+    trainer = guide.train_guide(folders, output, config, compute, pace, prepared, begin)
     return output / guide.EXPORT, trainer.images

@@ -7,25 +7,32 @@ from pathlib import Path
 from d2s_cli.guides.contract import Guide
 from d2s_cli.guides.registry import files_here, load_guide
 
-#: copied texture is trusted, and structure mended; smooth fills are given what they lack
-COPIES, SMOOTH = "neural", "neural-smooth"
+#: whose file holds both: the network for copied texture, and its smoother for smooth fills
+CORRECTOR = "neural"
 #: guides that copy texture from elsewhere in the picture
 COPYING = ("patchmatch", "neural")
 
 
-def corrector_files(guide_name: str) -> list[Path]:
-    """The weights that correct results of a guide ("*" for those of an unknown tool).
+def corrector_files() -> list[Path]:
+    """The weights that correct first results.
 
     Raises:
         WeightsError: they are not here.
     """
-    return files_here(COPIES if guide_name in COPYING else SMOOTH)
+    return files_here(CORRECTOR)
 
 
 def load_corrector(guide_name: str, device: str = "cpu") -> Guide:
     """The network that corrects results of a guide; a guide that takes a candidate.
 
+    Copied texture is trusted, and structure mended; smooth fills are given what they lack.
+
+    Args:
+        guide_name: "*" for results of an unknown tool, which count as smooth.
+        device: where it runs.
+
     Raises:
         WeightsError: it is not here, or damaged.
     """
-    return load_guide("neural", corrector_files(guide_name), device, first="given")
+    smooth = guide_name not in COPYING
+    return load_guide(CORRECTOR, corrector_files(), device, first="given", smoother_alone=smooth)

@@ -1,9 +1,9 @@
 """The network of the guide `neural`: it corrects a first candidate for the hole.
 
 PatchMatch copies real texture but cannot finish a roof line; a smooth fill has the right colours
-and nothing else. The network sees both with the hole, decides pixel by pixel which to trust, and
-adds what both lack. Fast Fourier convolutions (Chi et al. 2020, as LaMa uses them) at an eighth of
-the resolution let every pixel see the whole window.
+and, where another such network made it, simple edges. The network sees both with the hole, decides
+pixel by pixel which to trust, and adds what both lack. Fast Fourier convolutions (Chi et al. 2020,
+as LaMa uses them) at an eighth of the resolution let every pixel see the whole window.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ class FillNetwork(nn.Module):
 
     def __init__(self, config: FillConfig) -> None:
         super().__init__()
+        self.config = config
         fine, middle, coarse = config.widths
         self.upsampling = config.upsampling
         self.enter = nn.Conv2d(4 * 7, fine, 3, padding=1)
@@ -125,7 +126,7 @@ class FillNetwork(nn.Module):
 
         Args:
             candidate: known pixels, and a first result in the hole; N x 3 x H x W in [-1, 1].
-            smooth: known pixels, and `push_pull` in the hole.
+            smooth: known pixels, and a smooth fill of the hole (smooth_fill.py).
             hole: N x 1 x H x W, 0 or 1. Height and width are multiples of 8.
         """
         x = F.pixel_unshuffle(torch.cat([candidate, smooth, 2 * hole - 1], 1), 2)
@@ -150,35 +151,3 @@ def _smoothed(x: Tensor) -> Tensor:
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     rows = (padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]) / 4
     return (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4
-
-
-def push_pull(image: Tensor, hole: Tensor) -> Tensor:
-    """Fill holes with colours of their surroundings, smoothly, at any hole size.
-
-    Averages of the known pixels over ever larger squares (push), then each unknown pixel from the
-    finest square that knows something (pull; Gortler et al. 1996).
-
-    Args:
-        image: N x 3 x H x W; what it holds in the hole is not used.
-        hole: N x 1 x H x W, 0 or 1. If nothing is known, the result is 0 there.
-    """
-    weight = 1 - hole
-    levels = [(image * weight, weight)]
-    while max(levels[-1][0].shape[-2:]) > 1:
-        levels.append(
-            (_halved(levels[-1][0]), _halved(levels[-1][1])),
-        )
-    colour = _mean_colour(*levels[-1])
-    for total, known in reversed(levels[:-1]):
-        size = (int(total.shape[-2]), int(total.shape[-1]))
-        coarse = F.interpolate(colour, size, mode="bilinear", align_corners=False)
-        colour = torch.lerp(coarse, _mean_colour(total, known), (4 * known).clamp(max=1))
-    return torch.where(hole > 0, colour, image)
-
-
-def _halved(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
-
-
-def _mean_colour(total: Tensor, known: Tensor) -> Tensor:
-    return total / known.clamp(min=1e-6)

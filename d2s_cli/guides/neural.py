@@ -14,10 +14,11 @@ from torch import Tensor
 
 from d2s_cli.diffusion.reduced import correct_reduced
 from d2s_cli.errors import UsageError, WeightsError
-from d2s_cli.guides.fill_network import FillConfig, FillNetwork, push_pull
-from d2s_cli.guides.network import NetworkGuide, Predict, fit
+from d2s_cli.guides.fill_files import read_fill_networks
+from d2s_cli.guides.fill_network import FillNetwork
+from d2s_cli.guides.network import NetworkGuide, Predict
 from d2s_cli.guides.patchmatch import patchmatch_available, patchmatch_guide
-from d2s_cli.weights.reading import read_weights
+from d2s_cli.guides.smooth_fill import push_pull, smooth_fill
 
 FIRST_GUIDES = ("patchmatch", "given", "none")
 
@@ -27,15 +28,22 @@ class NeuralGuide(NetworkGuide):
 
     largest = 512  # twice the largest that it was trained on; more would also take much memory
 
-    def __init__(self, network: FillNetwork, device: torch.device, first: str) -> None:
+    def __init__(
+        self,
+        network: FillNetwork,
+        device: torch.device,
+        first: str,
+        smoother: FillNetwork | None = None,
+    ) -> None:
         super().__init__(device)
-        self.network = network
+        self.network, self.smoother = network, smoother
         if first == "patchmatch" and patchmatch_available():
             self.first = patchmatch_guide()
         self.corrects = self.first is not None or first == "given"
 
     def _reduced(self, image: Tensor, hole: Tensor, predict: Predict, limit: int) -> Tensor:
         """What it corrects keeps its fine texture where the correction is made at reduced size."""
+        # at this size only what fine texture the first result has is wanted
         candidate = image if self.corrects else push_pull(image, hole)
 
         def correct(small: Tensor, small_hole: Tensor, given: Tensor) -> Tensor:
@@ -44,13 +52,18 @@ class NeuralGuide(NetworkGuide):
         return correct_reduced(correct, image, hole, candidate, limit)
 
     def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
-        smooth = push_pull(image, hole)
+        smooth = smooth_fill(image, hole, self.smoother)
         candidate = image if self.corrects else smooth
         filled: Tensor = self.network(candidate, smooth, hole)
         return filled
 
 
-def load(paths: Sequence[Path], device: torch.device, first: str = "patchmatch") -> NeuralGuide:
+def load(
+    paths: Sequence[Path],
+    device: torch.device,
+    first: str = "patchmatch",
+    smoother_alone: bool = False,
+) -> NeuralGuide:
     """Load a guide made by `d2s train --model guide`.
 
     Args:
@@ -58,23 +71,22 @@ def load(paths: Sequence[Path], device: torch.device, first: str = "patchmatch")
         device: where the network runs.
         first: what it corrects: "patchmatch"; "given", the `candidate` of each call; or "none", the
             smooth fill alone.
+        smoother_alone: correct with the network that makes the file's smooth fills, and no other.
+
+    Raises:
+        UsageError: there is no such first guide.
+        WeightsError: the file cannot be used, or has no such network.
     """
     if first not in FIRST_GUIDES:
         raise UsageError(f"no first guide {first!r}", f"one of: {', '.join(FIRST_GUIDES)}")
     if len(paths) != 1:
         raise WeightsError(f"guide neural is one file, not {len(paths)}")
-    tensors, header = read_weights(paths[0])
-    if header.get("architecture") != "fill":
+    held = read_fill_networks(paths[0], device)
+    if not smoother_alone:
+        return NeuralGuide(held.network, device, first, held.smoother)
+    if held.smoother is None:
         raise WeightsError(
-            f"{paths[0]} is no guide made by d2s", "d2s train --model guide makes one"
+            f"{paths[0]} has no network for smooth fills",
+            "one made with d2s train --model guide --smoother has it",
         )
-    try:
-        shape = header["network"]
-        upsampling = shape.get("upsampling", "nearest")  # files of before there was a choice
-        config = FillConfig(tuple(shape["widths"]), int(shape["blocks"]), upsampling)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{paths[0]} has a header that d2s cannot read: {error}") from error
-    with torch.device("meta"):
-        network = FillNetwork(config)
-    fit(network, tensors, paths[0], device)
-    return NeuralGuide(network, device, first)
+    return NeuralGuide(held.smoother, device, first)

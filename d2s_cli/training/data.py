@@ -41,12 +41,14 @@ class Example:
 class Batch:
     """Tensors as everywhere: N x 3 x H x W in [-1, 1]; hole N x 1 x H x W.
 
-    `candidate` is a first result to correct, like `image`, where a guide is trained on them.
+    Where a guide is trained: `candidate` is a first result to correct, and `soft` Telea's fill, for
+    its smoother; both like `image`.
     """
 
     image: Tensor
     hole: Tensor
     candidate: Tensor | None = None
+    soft: Tensor | None = None
 
 
 def draw_example(

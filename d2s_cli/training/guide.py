@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from d2s_cli.errors import WeightsError
-from d2s_cli.guides.fill_network import FillConfig, FillNetwork, push_pull
-from d2s_cli.guides.opencv import METHODS, opencv_fill
-from d2s_cli.images.convert import from_unit_range, to_unit_range
+from d2s_cli.errors import UsageError, WeightsError
+from d2s_cli.guides.fill_files import (
+    fill_config,
+    find_fill_file,
+    read_fill_networks,
+    write_fill_networks,
+)
+from d2s_cli.guides.fill_network import FillNetwork
+from d2s_cli.guides.smooth_fill import smooth_fill
+from d2s_cli.images.convert import from_unit_range
 from d2s_cli.ranks import Ranks
 from d2s_cli.runtime import Compute
 from d2s_cli.training.adversary import (
@@ -30,62 +36,18 @@ from d2s_cli.training.adversary import (
 from d2s_cli.training.candidates import Candidates, load_candidates
 from d2s_cli.training.checkpoints import describe, load_checkpoint, save_checkpoint
 from d2s_cli.training.data import (
-    EXAMPLES_A_STEP,
     Batch,
-    Example,
     Picture,
-    draw_example,
-    make_batch,
 )
 from d2s_cli.training.ema import Ema, ema_decay
-from d2s_cli.training.perceptual import SIZES, PerceptualDistance
-from d2s_cli.training.run import ALONE, Pace, Schedule, drive, read_photos
-from d2s_cli.weights.reading import write_safetensors
+from d2s_cli.training.guide_data import GuideConfig, GuideDrawing, candidate_batch
+from d2s_cli.training.perceptual import PerceptualDistance
+from d2s_cli.training.run import ALONE, Pace, drive, read_photos
 
 EXPORT = "guide.safetensors"
 GRADIENT_CLIP = 1.0
 #: rows of a sample sheet have this many examples
 SHOWN = 8
-
-
-@dataclass(frozen=True)
-class GuideConfig(Schedule):
-    """One training run of the guide; the defaults make the one that corrects PatchMatch's results.
-
-    Attributes:
-        network: shape of the network.
-        candidates: how many examples have PatchMatch's result.
-        candidate_share: how often a step uses these.
-        soft_share: how often a step starts from OpenCV's fills; the others start from the smooth
-            fill alone.
-        l1, perceptual, style, adversarial: weights of the losses; of the perceptual distance, that
-            by place and that of means are weighed apart (perceptual.py).
-        features: networks for the perceptual distance, perceptual.SIZES, one a step in turns.
-        grain: deviation, in 8-bit levels, of noise that results and truths get alike before their
-            perceptual distance is taken: patterns too weak to be seen are not worth making.
-        adversary_from: images after which the adversary joins.
-    """
-
-    network: FillConfig = field(default_factory=FillConfig)
-    images: int = 200_000
-    batch: int = 8
-    sizes: tuple[int, ...] = (128, 256)
-    size_shares: tuple[float, ...] = (0.7, 0.3)
-    learning_rate: float = 5e-4
-    warmup: int = 2_000
-    weight_decay: float = 0.01
-    ema_halflife: float = 5_000
-    masks: str = "mixed"
-    candidates: int = 2048
-    candidate_share: float = 0.75
-    soft_share: float = 0.2
-    l1: float = 0.5
-    perceptual: float = 1.0
-    style: float = 2.0
-    features: tuple[int, ...] = SIZES
-    grain: float = 2.0
-    adversarial: float = 0.1
-    adversary_from: int = 10_000
 
 
 class _Counts(NamedTuple):
@@ -99,14 +61,23 @@ class _Counts(NamedTuple):
 
 
 class GuideTrainer:
-    """The state of a run: network, its average, adversary, and both optimisers."""
+    """The state of a run: network, its average, adversary, and both optimisers.
+
+    `smoother` makes the smooth fills that the network sees, and is not trained.
+    """
 
     def __init__(
-        self, config: GuideConfig, output: Path, compute: Compute, ranks: Ranks = ALONE
+        self,
+        config: GuideConfig,
+        output: Path,
+        compute: Compute,
+        ranks: Ranks = ALONE,
+        smoother: FillNetwork | None = None,
     ) -> None:
         self.config, self.output, self.compute, self.ranks = config, output, compute, ranks
         torch.manual_seed(config.seed)
         self.network = FillNetwork(config.network).to(compute.device)
+        self.smoother = smoother
         self.adversary = PatchAdversary().to(compute.device)
         self.perceptual = nn.ModuleList(PerceptualDistance(size) for size in config.features)
         self.perceptual.to(compute.device)
@@ -130,7 +101,7 @@ class GuideTrainer:
         returns the guide's loss for the whole one."""
         config, device = self.config, self.compute.device
         image, hole = batch.image.to(device), batch.hole.to(device)
-        smooth = push_pull(image, hole)
+        smooth = self._smooth(image, hole, batch.soft)
         candidate = smooth if batch.candidate is None else batch.candidate.to(device)
         rate = config.rate_at(self.images)
         for group in (*self.optimizer.param_groups, *self.adversary_optimizer.param_groups):
@@ -156,6 +127,12 @@ class GuideTrainer:
         self.images += items
         self.step_number += 1
         return value
+
+    def _smooth(self, image: Tensor, hole: Tensor, soft: Tensor | None) -> Tensor:
+        """The smooth fill that the network sees; it learns nothing from it."""
+        soft = None if soft is None else soft.to(image)
+        with torch.no_grad(), self.compute.network_precision():
+            return smooth_fill(image, hole, self.smoother, soft)
 
     def _counts(self, hole: Tensor) -> _Counts:
         """What the sums over this process' share are divided by: counts of the whole batch."""
@@ -221,13 +198,24 @@ class GuideTrainer:
             "step": self.step_number,
             "network": describe(self.config.network),
         }
+        if self.smoother is not None:
+            state |= {
+                "smoother": self.smoother.state_dict(),
+                "smoother_network": describe(self.smoother.config),
+            }
         save_checkpoint(self.output, state)
-        header = {
-            "architecture": "fill",
-            "network": dataclasses.asdict(self.config.network),
-            "about": {"images_seen": self.images, "recipe": dataclasses.asdict(self.config)},
-        }
-        write_safetensors(self.output / EXPORT, self.ema.average, header, torch.float16)
+        write_fill_networks(
+            self.output / EXPORT,
+            self.config.network,
+            self.ema.average,
+            self.smoother,
+            {"images_seen": self.images, "recipe": dataclasses.asdict(self.config)},
+        )
+
+    def start_from(self, network: FillNetwork) -> None:
+        """Begin with another network's weights."""
+        self.network.load_state_dict(network.state_dict())
+        self.ema.load(network.state_dict())
 
     def resume(self) -> bool:
         """Go on from the checkpoint in the output folder, if there is one."""
@@ -240,7 +228,21 @@ class GuideTrainer:
         self.adversary.load_state_dict(state["adversary"])
         self.adversary_optimizer.load_state_dict(state["adversary_optimizer"])
         self.images, self.step_number = state["images"], state["step"]
+        self._resume_smoother(state)
         return True
+
+    def _resume_smoother(self, state: dict[str, Any]) -> None:
+        """A run keeps the smoother that it began with, whatever became of its file."""
+        if "smoother" in state:
+            with torch.device(self.compute.device):
+                smoother = FillNetwork(fill_config(json.loads(state["smoother_network"])))
+            smoother.load_state_dict(state["smoother"])
+            self.smoother = smoother.eval().requires_grad_(False)
+        elif self.smoother is not None:
+            raise UsageError(
+                f"the run in {self.output} was begun without a smoother",
+                "leave --smoother out, or train into another folder: --output NEW",
+            )
 
     def show(self, photos: Sequence[Picture]) -> None:
         """Write samples/IMAGES.png: rows of truth, candidate, and what the average makes of it."""
@@ -248,7 +250,8 @@ class GuideTrainer:
         network = FillNetwork(self.config.network)
         network.load_state_dict(self.ema.average)
         network.eval()
-        smooth = push_pull(batch.image, batch.hole)
+        device = self.compute.device
+        smooth = self._smooth(batch.image.to(device), batch.hole.to(device), None).cpu()
         candidate = smooth if batch.candidate is None else batch.candidate
         with torch.inference_mode():
             fills = [network(c, smooth, batch.hole) for c in (smooth, candidate)]
@@ -263,58 +266,39 @@ class GuideTrainer:
         self._shown = batch
 
 
-@dataclass(frozen=True)
-class GuideDrawing:
-    """Step -> this process' share of the batch. Depends on the step alone, and can be pickled."""
+class Beginning(NamedTuple):
+    """Networks that a new run begins with: its own, and the smoother; either may be None."""
 
-    photos: Sequence[Picture]
-    candidates: Candidates
-    config: GuideConfig
-    ranks: Ranks
-
-    def __call__(self, step: int) -> Batch:
-        config = self.config
-        side, count = config.size_of(step)
-        numbers = config.share(step, self.ranks) or [0]
-        rng = np.random.default_rng([config.seed, step, 3])
-        kind = rng.random()
-        if kind < config.candidate_share:
-            return candidate_batch(self.candidates, rng, side, count, numbers)
-        first = step * EXAMPLES_A_STEP
-        examples = [
-            draw_example(self.photos, config.seed, first + i, side, config.masks, config.data)
-            for i in numbers
-        ]
-        if kind >= config.candidate_share + config.soft_share:
-            return make_batch(examples)
-        methods = [str(rng.choice(list(METHODS))) for _ in range(count)]
-        return soft_batch(examples, [methods[i] for i in numbers])
+    network: FillNetwork | None
+    smoother: FillNetwork | None
 
 
-def soft_batch(examples: Sequence[Example], methods: Sequence[str]) -> Batch:
-    """Examples with the results of OpenCV's methods as candidates."""
-    fills = [
-        opencv_fill(np.where(e.hole[..., None], np.uint8(0), e.image), e.hole, method)
-        for e, method in zip(examples, methods, strict=True)
-    ]
-    return dataclasses.replace(make_batch(examples), candidate=to_unit_range(np.stack(fills)))
+def beginning(
+    config: GuideConfig, init: str | None, smoother: str | None, device: torch.device
+) -> tuple[GuideConfig, Beginning]:
+    """Settings and networks to go on with those of files.
 
+    Args:
+        init: bundled name or file of the network to go on from; its shape and, where nothing else
+            is asked for, its smoother come with it.
+        smoother: of the network that makes the smooth fills: the smoother of this file or, where it
+            has none, its network.
 
-def candidate_batch(
-    candidates: Candidates,
-    rng: np.random.Generator,
-    side: int,
-    count: int,
-    numbers: Sequence[int],
-) -> Batch:
-    """Those of `count` examples of this side with PatchMatch's result that have these numbers."""
-    drawn = [candidates.draw(rng, side) for _ in range(count)]
-    images, holes, fills = zip(*(drawn[i] for i in numbers), strict=True)
-    return Batch(
-        image=to_unit_range(np.stack(images)),
-        hole=torch.from_numpy(np.stack(holes))[:, None].float(),
-        candidate=to_unit_range(np.stack(fills)),
-    )
+    Raises:
+        WeightsError: a file that cannot be used.
+    """
+    network = smooth = None
+    if init is not None:
+        held = read_fill_networks(find_fill_file(init), device)
+        network, smooth = held.network, held.smoother
+        config = dataclasses.replace(config, network=network.config, init=Path(init).name)
+    if smoother is not None:
+        held = read_fill_networks(find_fill_file(smoother), device)
+        smooth = held.smoother or held.network
+    if smooth is not None:
+        name = init if smoother is None else smoother
+        config = dataclasses.replace(config, smoother=Path(str(name)).name)
+    return config, Beginning(network, smooth)
 
 
 def train_guide(
@@ -324,6 +308,7 @@ def train_guide(
     compute: Compute,
     pace: Pace | None = None,
     prepared: Callable[[int], None] = lambda made: None,
+    begin: Beginning | None = None,
 ) -> GuideTrainer:
     """Train until `config.images` are seen, or the pace says stop; save on the way and at the end.
 
@@ -333,12 +318,20 @@ def train_guide(
         folders: pictures to train on, any size, subfolders included.
         output: checkpoint.pt, guide.safetensors, log.jsonl, samples/ and candidates/ go here.
         prepared: called with how many examples have PatchMatch's result, while these are made.
+        begin: what a new run begins with; `config` comes from the same call of `beginning`.
+
+    Raises:
+        UsageError, InputError: settings or folders that cannot be trained with, or results that
+            cannot be written.
+        WeightsError: a damaged checkpoint, or a loss that became infinite or none.
     """
+    begin = begin or Beginning(None, None)
     pace = pace or Pace()
     ranks = Ranks.join(compute.device)
     photos = read_photos(folders, config, pace.workers, ranks)
-    trainer = GuideTrainer(config, output, compute, ranks)
-    trainer.resume()
+    trainer = GuideTrainer(config, output, compute, ranks, begin.smoother)
+    if not trainer.resume() and begin.network is not None:
+        trainer.start_from(begin.network)
 
     # the sample sheets show some even where no step uses them
     count = config.candidates if config.candidate_share else min(SHOWN, config.candidates)
@@ -350,6 +343,6 @@ def train_guide(
     shown = range(SHOWN)
     first = np.random.default_rng(0)
     trainer.show_always(candidate_batch(candidates, first, config.sizes[0], SHOWN, shown))
-    draw = GuideDrawing(photos, candidates, config, ranks)
+    draw = GuideDrawing(photos, candidates, config, ranks, trainer.smoother is not None)
     drive(trainer, draw, photos, config.images, output, pace, ranks)
     return trainer
