@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from d2s_cli.guides.fill_network import FillConfig, FillNetwork
 from d2s_cli.guides.smooth_fill import push_pull
 from d2s_cli.runtime import Compute
 from d2s_cli.training import guide as guide_training
+from d2s_cli.training import guide_validation
 from d2s_cli.training.adversary import (
     PatchAdversary,
     adversary_loss,
@@ -30,11 +33,12 @@ from d2s_cli.training.adversary import (
     made_patches,
 )
 from d2s_cli.training.candidates import load_candidates
-from d2s_cli.training.data import HOLE_SHARE
+from d2s_cli.training.data import HOLE_SHARE, Batch
 from d2s_cli.training.guide import EXPORT, GuideTrainer, beginning, train_guide
 from d2s_cli.training.guide_data import GuideConfig
 from d2s_cli.training.perceptual import Distances, PerceptualDistance
 from d2s_cli.training.run import Pace
+from d2s_cli.training.validation import BEST_PSNR
 from d2s_cli.weights.reading import read_weights, write_safetensors
 
 CPU = Compute(torch.device("cpu"))
@@ -527,3 +531,52 @@ def test_a_run_without_a_smoother_gets_none_later(
     _, begin = beginning(TINY, None, str(smoothed), CPU.device)
     with pytest.raises(UsageError, match="begun without a smoother"):
         train_guide([folder], tmp_path, TINY, CPU, begin=begin)
+
+
+# validation
+
+
+@pytest.mark.parametrize("share", [0.75, 0.0])
+def test_held_out_pictures_are_judged_and_change_nothing(
+    folder: Path, tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guide_validation, "COUNT", 4)
+    config = dataclasses.replace(TINY, candidate_share=share)
+    told: list[dict[str, Any]] = []
+    pace = Pace(validate_every=16, validated=lambda images, values: told.append(values))
+    train_guide([folder], tmp_path / "judged", config, CPU, pace, held_out=[folder])
+    train_guide([folder], tmp_path / "alone", config, CPU)
+    exports = [(tmp_path / name / EXPORT).read_bytes() for name in ("judged", "alone")]
+    assert exports[0] == exports[1]
+    lines = (tmp_path / "judged" / "log.jsonl").read_text().splitlines()
+    logged = [line["validation"] for line in map(json.loads, lines) if "validation" in line]
+    assert logged == told
+    assert len(told) == 3
+    for values in told:
+        parts = config.l1 * values["l1"] + values["by_place"] + config.style * values["of_means"]
+        assert values["loss"] == pytest.approx(parts)
+        assert 5 < values["psnr"] < 60
+        assert 0 <= values["seam"] <= 1
+
+
+def test_validation_of_the_truth_is_perfect_and_that_of_first_results_is_not(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guide_validation, "COUNT", 4)
+    photos = guide_training.read_photos([folder], TINY)
+    held_out = guide_validation.GuideValidation(photos, TINY, tmp_path)
+    distance = Colours()
+
+    def judged(fill: Tensor, batch: Batch) -> tuple[Tensor, Distances]:
+        return fill, distance(fill, batch.image, batch.hole)
+
+    best = held_out.values(lambda batch: judged(batch.image, batch))
+    assert (best["loss"], best["l1"], best["psnr"]) == (0, 0, BEST_PSNR)
+    first = held_out.values(lambda batch: judged(batch.candidate, batch))
+    assert first["loss"] > 0.01
+    assert held_out.values(lambda batch: judged(batch.candidate, batch)) == first
+
+
+def test_a_name_that_is_no_guide_is_refused() -> None:
+    with pytest.raises(WeightsError, match="no guide at d2s-base"):
+        beginning(TINY, "d2s-base", None, CPU.device)

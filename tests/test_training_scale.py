@@ -493,7 +493,11 @@ def run_command(*words: str) -> D2SError | None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model", "guide", "--init", "d2s-base", "--val", "x"], "--init, --val: for refiners"),
+        (
+            ["--model", "guide", "--checkpointing", "--min-snr", "5"],
+            "--min-snr, --checkpointing: for refiners",
+        ),
+        (["--smoother", "neural"], "--smoother is for --model guide"),
         (["--workers", "many"], "--workers must be"),
         (["--workers", "0"], "--workers must be"),
         (["--size", "8"], "--size must be"),

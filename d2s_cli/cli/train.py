@@ -180,8 +180,8 @@ def train(
         typer.Option(
             metavar="DIR",
             show_default=False,
-            help="Held-out pictures: loss by noise level, and PSNR, L1 and seam of a fixed"
-            " refinement, into log.jsonl.",
+            help="Held-out pictures: loss (of a refiner by noise level), and PSNR, L1 and seam of"
+            " fixed results, into log.jsonl.",
         ),
     ] = None,
     val_every: Annotated[
@@ -270,7 +270,6 @@ def train(
             {
                 "--min-snr": min_snr is not None,
                 "--checkpointing": checkpointing,
-                "--val": bool(val),
             }
         )
     elif smoother is not None:
@@ -308,7 +307,7 @@ def train(
         )
         if model == "guide":
             saved, seen = _train_guide(
-                folders, output, changes, settings or [], compute, pace, init, smoother
+                folders, output, changes, settings or [], compute, pace, init, smoother, val or []
             )
         else:
             ours = {"checkpointing": checkpointing, "min_snr": min_snr}
@@ -389,6 +388,7 @@ def _train_guide(
     pace: Pace,
     init: str | None,
     smoother: str | None,
+    held_out: list[Path],
 ) -> tuple[Path, int]:
     from d2s_cli.training import guide
     from d2s_cli.training.guide_data import GuideConfig
@@ -400,5 +400,5 @@ def _train_guide(
         say(f"{made} examples have PatchMatch's result")
 
     config, begin = guide.beginning(config, init, smoother, compute.device)
-    trainer = guide.train_guide(folders, output, config, compute, pace, prepared, begin)
+    trainer = guide.train_guide(folders, output, config, compute, pace, prepared, begin, held_out)
     return output / guide.EXPORT, trainer.images

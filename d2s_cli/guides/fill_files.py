@@ -40,8 +40,18 @@ class FillNetworks:
 
 
 def find_fill_file(name_or_path: str | Path) -> Path:
-    """The file of a bundled guide, by name, or the file itself."""
-    return next(iter(bundled_guide(str(name_or_path))), Path(name_or_path))
+    """The file of the bundled guide, by its name, or the file itself.
+
+    Raises:
+        WeightsError: neither.
+    """
+    path = next(iter(bundled_guide(str(name_or_path))), Path(name_or_path))
+    if not path.is_file():
+        raise WeightsError(
+            f"no guide at {path}",
+            "give a guide.safetensors of d2s train, or neural, the bundled one",
+        )
+    return path
 
 
 def read_fill_networks(path: Path, device: torch.device) -> FillNetworks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -41,7 +42,8 @@ from d2s_cli.training.data import (
 )
 from d2s_cli.training.ema import Ema, ema_decay
 from d2s_cli.training.guide_data import GuideConfig, GuideDrawing, candidate_batch
-from d2s_cli.training.perceptual import PerceptualDistance
+from d2s_cli.training.guide_validation import GuideValidation
+from d2s_cli.training.perceptual import Distances, PerceptualDistance
 from d2s_cli.training.run import ALONE, Pace, drive, read_photos
 
 EXPORT = "guide.safetensors"
@@ -244,17 +246,31 @@ class GuideTrainer:
                 "leave --smoother out, or train into another folder: --output NEW",
             )
 
+    @torch.no_grad()
+    def corrected(self, batch: Batch) -> tuple[Tensor, Distances]:
+        """What the averaged network makes of the candidates of a batch, on the CPU; and its
+        distances from the truth, means over the feature networks."""
+        device = self.compute.device
+        network = FillNetwork(self.config.network).to(device).eval()
+        network.load_state_dict(self.ema.average)
+        image, hole = batch.image.to(device), batch.hole.to(device)
+        smooth = self._smooth(image, hole, None)
+        candidate = smooth if batch.candidate is None else batch.candidate.to(device)
+        with self.compute.network_precision():
+            fill = network(candidate, smooth, hole).float()
+            found = [distance(fill, image, hole) for distance in self.perceptual]
+        means = (torch.stack(parts).mean(0) for parts in zip(*found, strict=True))
+        return fill.cpu(), Distances(*means)
+
     def show(self, photos: Sequence[Picture]) -> None:
         """Write samples/IMAGES.png: rows of truth, candidate, and what the average makes of it."""
         batch = self._shown
-        network = FillNetwork(self.config.network)
-        network.load_state_dict(self.ema.average)
-        network.eval()
         device = self.compute.device
         smooth = self._smooth(batch.image.to(device), batch.hole.to(device), None).cpu()
         candidate = smooth if batch.candidate is None else batch.candidate
-        with torch.inference_mode():
-            fills = [network(c, smooth, batch.hole) for c in (smooth, candidate)]
+        fills = [
+            self.corrected(dataclasses.replace(batch, candidate=c))[0] for c in (smooth, candidate)
+        ]
         rows = [batch.image, smooth, fills[0], candidate, fills[1]]
         sheet = np.concatenate([np.concatenate(list(from_unit_range(row)), 1) for row in rows])
         folder = self.output / "samples"
@@ -309,6 +325,7 @@ def train_guide(
     pace: Pace | None = None,
     prepared: Callable[[int], None] = lambda made: None,
     begin: Beginning | None = None,
+    held_out: Sequence[Path] = (),
 ) -> GuideTrainer:
     """Train until `config.images` are seen, or the pace says stop; save on the way and at the end.
 
@@ -319,6 +336,7 @@ def train_guide(
         output: checkpoint.pt, guide.safetensors, log.jsonl, samples/ and candidates/ go here.
         prepared: called with how many examples have PatchMatch's result, while these are made.
         begin: what a new run begins with; `config` comes from the same call of `beginning`.
+        held_out: folders of pictures to validate with.
 
     Raises:
         UsageError, InputError: settings or folders that cannot be trained with, or results that
@@ -344,5 +362,10 @@ def train_guide(
     first = np.random.default_rng(0)
     trainer.show_always(candidate_batch(candidates, first, config.sizes[0], SHOWN, shown))
     draw = GuideDrawing(photos, candidates, config, ranks, trainer.smoother is not None)
-    drive(trainer, draw, photos, config.images, output, pace, ranks)
+    validate: Callable[[], dict[str, Any]] | None = None
+    if held_out and ranks.first:
+        kept = output / "candidates" / "held-out"
+        validation = GuideValidation(read_photos(held_out, config), config, kept)
+        validate = functools.partial(validation.values, trainer.corrected)
+    drive(trainer, draw, photos, config.images, output, pace, ranks, validate=validate)
     return trainer

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from d2s_cli.guides.fill_network import FillConfig
 from d2s_cli.guides.opencv import METHODS, opencv_fill
@@ -111,11 +112,17 @@ class GuideDrawing:
 
 def soft_batch(examples: Sequence[Example], methods: Sequence[str]) -> Batch:
     """Examples with the results of OpenCV's methods as candidates."""
+    candidate = to_unit_range(opencv_fills(examples, methods))
+    return dataclasses.replace(make_batch(examples), candidate=candidate)
+
+
+def opencv_fills(examples: Sequence[Example], methods: Sequence[str]) -> NDArray[np.uint8]:
+    """Results of OpenCV's methods, N x H x W x 3."""
     fills = [
         opencv_fill(np.where(e.hole[..., None], np.uint8(0), e.image), e.hole, method)
         for e, method in zip(examples, methods, strict=True)
     ]
-    return dataclasses.replace(make_batch(examples), candidate=to_unit_range(np.stack(fills)))
+    return np.stack(fills)
 
 
 def candidate_batch(

@@ -68,7 +68,7 @@ class Validation:
             for i, level in enumerate(self._levels):
                 losses[i] += self._loss(refiner, batch, level, (first, i))
             fills = to_unit_range(np.stack(self._fills[first : first + AT_ONCE]))
-            scores += _scores(examples, self._refined(refiner, batch, fills, first))
+            scores += hole_scores(examples, self._refined(refiner, batch, fills, first))
         losses /= len(self._examples)
         decibels, distance, seams = np.nanmean(scores, axis=0).tolist()
         by_level = {f"{level:.4f}": float(x) for level, x in zip(self._levels, losses, strict=True)}
@@ -107,9 +107,10 @@ class Validation:
         return np.asarray(from_unit_range(refined.cpu()))
 
 
-def _scores(
-    examples: Sequence[Example], results: NDArray[np.uint8]
+def hole_scores(
+    examples: Sequence[Example], results: NDArray[Any]
 ) -> list[tuple[float, float, float]]:
+    """PSNR (dB) and L1 inside the hole, and seam score, of each uint8 H x W x 3."""
     found = []
     for example, result in zip(examples, results, strict=True):
         edge = seam(result, example.hole)
