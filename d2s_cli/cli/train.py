@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +14,7 @@ from d2s_cli.cli.interrupts import Interrupts
 from d2s_cli.cli.suggestions import one_of
 
 if TYPE_CHECKING:
-    from d2s_cli.runtime import Compute
-    from d2s_cli.training.run import Pace
+    pass
 
 
 #: of aligned sets, as published
@@ -240,6 +238,7 @@ def train(
       # then use it
       d2s inpaint photo.png -m m.png --weights runs/mine/refiner.safetensors
     """
+    from d2s_cli.cli.training_runs import Run, train_guide, train_refiner
     from d2s_cli.errors import UsageError
     from d2s_cli.ranks import Ranks, local_device
     from d2s_cli.runtime import pick
@@ -305,23 +304,12 @@ def train(
             validate_every=val_every,
             validated=validated,
         )
+        run = Run(folders, output, changes, settings or [], compute, pace, init, val or [])
         if model == "guide":
-            saved, seen = _train_guide(
-                folders, output, changes, settings or [], compute, pace, init, smoother, val or []
-            )
+            saved, seen = train_guide(run, smoother)
         else:
-            ours = {"checkpointing": checkpointing, "min_snr": min_snr}
-            saved, seen = _train_refiner(
-                folders,
-                output,
-                preset,
-                changes | ours,
-                settings or [],
-                compute,
-                pace,
-                init,
-                val or [],
-            )
+            run.changes |= {"checkpointing": checkpointing, "min_snr": min_snr}
+            saved, seen = train_refiner(run, preset)
     if ranks.first:
         say(f"saved {saved} after {seen} images")
     Ranks.leave()
@@ -351,54 +339,3 @@ def _rate(operations: float) -> str:
         if operations >= size:
             return f"{operations / size:.1f} {unit}"
     return f"{operations / 1e6:.0f} MFLOP/s"
-
-
-def _train_refiner(
-    folders: list[Path],
-    output: Path,
-    preset: str,
-    changes: dict[str, Any],
-    settings: list[str],
-    compute: Compute,
-    pace: Pace,
-    init: str | None,
-    held_out: list[Path],
-) -> tuple[Path, int]:
-    from d2s_cli.diffusion.loading import load_refiner
-    from d2s_cli.errors import UsageError
-    from d2s_cli.training import refiner
-    from d2s_cli.training.settings import with_settings
-
-    if preset not in refiner.PRESETS:
-        raise UsageError(f"unknown preset {preset!r}", f"one of: {', '.join(refiner.PRESETS)}")
-    config = with_settings(dataclasses.replace(refiner.PRESETS[preset], **changes), settings)
-    begin = None if init is None else load_refiner(init)
-    if begin is not None:
-        config = refiner.fine_tuning(config, begin)
-    trainer = refiner.train(folders, output, config, compute, pace, begin, held_out)
-    return output / refiner.EXPORT, trainer.images
-
-
-def _train_guide(
-    folders: list[Path],
-    output: Path,
-    changes: dict[str, Any],
-    settings: list[str],
-    compute: Compute,
-    pace: Pace,
-    init: str | None,
-    smoother: str | None,
-    held_out: list[Path],
-) -> tuple[Path, int]:
-    from d2s_cli.training import guide
-    from d2s_cli.training.guide_data import GuideConfig
-    from d2s_cli.training.settings import with_settings
-
-    config = with_settings(dataclasses.replace(GuideConfig(), **changes), settings)
-
-    def prepared(made: int) -> None:
-        say(f"{made} examples have PatchMatch's result")
-
-    config, begin = guide.beginning(config, init, smoother, compute.device)
-    trainer = guide.train_guide(folders, output, config, compute, pace, prepared, begin, held_out)
-    return output / guide.EXPORT, trainer.images
