@@ -154,7 +154,8 @@ class Opener:
         name = self._measured_as(job)
         with self._loading:
             if name not in self._correctors:
-                self._correctors[name] = load_corrector(name, str(self.refiner.device))
+                device, precision = str(self.refiner.device), self.settings.precision
+                self._correctors[name] = load_corrector(name, device, precision)
             return self._correctors[name]
 
     def _measured_as(self, job: Job) -> str:

@@ -22,17 +22,23 @@ def corrector_files() -> list[Path]:
     return files_here(CORRECTOR)
 
 
-def load_corrector(guide_name: str, device: str = "cpu") -> Guide:
+def load_corrector(guide_name: str, device: str = "cpu", precision: str = "auto") -> Guide:
     """The network that corrects results of a guide; a guide that takes a candidate.
 
     Copied texture is trusted, and structure mended; smooth fills are given what they lack.
 
     Args:
         guide_name: "*" for results of an unknown tool, which count as smooth.
-        device: where it runs.
+        device, precision: of the network, see runtime.pick.
 
     Raises:
         WeightsError: it is not here, or damaged.
     """
-    smooth = guide_name not in COPYING
-    return load_guide(CORRECTOR, corrector_files(), device, first="given", smoother_alone=smooth)
+    return load_guide(
+        CORRECTOR,
+        corrector_files(),
+        device,
+        first="given",
+        smoother_alone=guide_name not in COPYING,
+        precision=precision,
+    )

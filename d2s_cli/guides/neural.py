@@ -19,6 +19,7 @@ from d2s_cli.guides.fill_network import FillNetwork
 from d2s_cli.guides.network import NetworkGuide, Predict
 from d2s_cli.guides.patchmatch import patchmatch_available, patchmatch_guide
 from d2s_cli.guides.smooth_fill import push_pull, smooth_fill
+from d2s_cli.runtime import Compute, pick
 
 FIRST_GUIDES = ("patchmatch", "given", "none")
 
@@ -31,12 +32,12 @@ class NeuralGuide(NetworkGuide):
     def __init__(
         self,
         network: FillNetwork,
-        device: torch.device,
+        compute: Compute,
         first: str,
         smoother: FillNetwork | None = None,
     ) -> None:
-        super().__init__(device)
-        self.network, self.smoother = network, smoother
+        super().__init__(compute.device)
+        self.network, self.smoother, self.compute = network, smoother, compute
         if first == "patchmatch" and patchmatch_available():
             self.first = patchmatch_guide()
         self.corrects = self.first is not None or first == "given"
@@ -52,9 +53,10 @@ class NeuralGuide(NetworkGuide):
         return correct_reduced(correct, image, hole, candidate, limit)
 
     def predict_each(self, image: Tensor, hole: Tensor, seeds: Sequence[int]) -> Tensor:
-        smooth = smooth_fill(image, hole, self.smoother)
-        candidate = image if self.corrects else smooth
-        filled: Tensor = self.network(candidate, smooth, hole)
+        with self.compute.network_precision():
+            smooth = smooth_fill(image, hole, self.smoother)
+            candidate = image if self.corrects else smooth
+            filled: Tensor = self.network(candidate, smooth, hole)
         return filled
 
 
@@ -63,6 +65,7 @@ def load(
     device: torch.device,
     first: str = "patchmatch",
     smoother_alone: bool = False,
+    precision: str = "fp32",
 ) -> NeuralGuide:
     """Load a guide made by `d2s train --model guide`.
 
@@ -72,6 +75,7 @@ def load(
         first: what it corrects: "patchmatch"; "given", the `candidate` of each call; or "none", the
             smooth fill alone.
         smoother_alone: correct with the network that makes the file's smooth fills, and no other.
+        precision: of the networks, see runtime.pick.
 
     Raises:
         UsageError: there is no such first guide.
@@ -81,12 +85,13 @@ def load(
         raise UsageError(f"no first guide {first!r}", f"one of: {', '.join(FIRST_GUIDES)}")
     if len(paths) != 1:
         raise WeightsError(f"guide neural is one file, not {len(paths)}")
+    compute = pick(str(device), precision)
     held = read_fill_networks(paths[0], device)
     if not smoother_alone:
-        return NeuralGuide(held.network, device, first, held.smoother)
+        return NeuralGuide(held.network, compute, first, held.smoother)
     if held.smoother is None:
         raise WeightsError(
             f"{paths[0]} has no network for smooth fills",
             "one made with d2s train --model guide --smoother has it",
         )
-    return NeuralGuide(held.smoother, device, first)
+    return NeuralGuide(held.smoother, compute, first)
