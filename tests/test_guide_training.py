@@ -476,7 +476,9 @@ def smoothed(tmp_path_factory: pytest.TempPathFactory, folder: Path, trained: Pa
 def test_a_guide_sees_the_fills_of_its_smoother_which_no_step_changes(
     smoothed: Path, trained: Path
 ) -> None:
-    guide, smoother = (d2s.load_guide("neural", weights=path) for path in (smoothed, trained))
+    guide, smoother = (
+        d2s.load_guide("neural", weights=path, detail=False) for path in (smoothed, trained)
+    )
     assert smoother.smoother is None
     state = smoother.network.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in guide.smoother.state_dict().items())
@@ -497,7 +499,7 @@ def test_a_guide_sees_the_fills_of_its_smoother_which_no_step_changes(
 def test_the_smoother_of_a_file_corrects_smooth_fills_alone(smoothed: Path, trained: Path) -> None:
     image, hole = torch.rand(1, 3, 40, 48) * 2 - 1, hole_of(40, 48)
     alone = d2s.load_guide("neural", weights=smoothed, first="given", smoother_alone=True)
-    expected = d2s.load_guide("neural", weights=trained, first="given")
+    expected = d2s.load_guide("neural", weights=trained, first="given", detail=False)
     assert torch.equal(alone(image, hole, candidate=image), expected(image, hole, candidate=image))
     with pytest.raises(WeightsError, match="no network for smooth fills"):
         d2s.load_guide("neural", weights=trained, smoother_alone=True)
