@@ -17,7 +17,7 @@ FINE = 1.0
 #: deviation of the window in which strengths are compared, pixels
 AREA = 8.0
 #: this power of the lost factor is brought back: all of it would sharpen edges that are in place
-SHARE = 0.75
+SHARE = 0.5
 #: detail is raised to this many times at most
 LARGEST_GAIN = 1.6
 #: variance of rounding and a little grain, 8-bit levels squared; keeps flat places flat
