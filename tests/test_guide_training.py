@@ -385,14 +385,14 @@ def test_a_large_picture_is_corrected_at_reduced_size_and_keeps_its_texture(
 
     def brighten(candidate: torch.Tensor, smooth: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
         seen.append(candidate.shape[-2:])
-        return candidate + 0.25
+        return candidate + 0.04
 
     monkeypatch.setattr(guide, "network", brighten)
     image, hole = torch.rand(1, 3, 96, 64) - 0.5, hole_of(96, 64)
     texture = torch.rand(1, 3, 96, 64) - 0.5
     filled = guide(image, hole, candidate=texture)
     assert seen == [(32, 24)]  # 32 x 21, padded to a multiple of 8
-    expected = torch.where(hole > 0, texture + 0.25, image)
+    expected = torch.where(hole > 0, texture + 0.04, image)
     assert torch.allclose(filled, expected, atol=1e-5)
 
 
@@ -477,7 +477,7 @@ def test_a_guide_sees_the_fills_of_its_smoother_which_no_step_changes(
     smoothed: Path, trained: Path
 ) -> None:
     guide, smoother = (
-        d2s.load_guide("neural", weights=path, detail=False) for path in (smoothed, trained)
+        d2s.load_guide("neural", weights=path, copies=False) for path in (smoothed, trained)
     )
     assert smoother.smoother is None
     state = smoother.network.state_dict()
@@ -499,7 +499,7 @@ def test_a_guide_sees_the_fills_of_its_smoother_which_no_step_changes(
 def test_the_smoother_of_a_file_corrects_smooth_fills_alone(smoothed: Path, trained: Path) -> None:
     image, hole = torch.rand(1, 3, 40, 48) * 2 - 1, hole_of(40, 48)
     alone = d2s.load_guide("neural", weights=smoothed, first="given", smoother_alone=True)
-    expected = d2s.load_guide("neural", weights=trained, first="given", detail=False)
+    expected = d2s.load_guide("neural", weights=trained, first="given", copies=False)
     assert torch.equal(alone(image, hole, candidate=image), expected(image, hole, candidate=image))
     with pytest.raises(WeightsError, match="no network for smooth fills"):
         d2s.load_guide("neural", weights=trained, smoother_alone=True)

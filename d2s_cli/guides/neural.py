@@ -14,7 +14,7 @@ from torch import Tensor
 
 from d2s_cli.diffusion.reduced import correct_reduced
 from d2s_cli.errors import UsageError, WeightsError
-from d2s_cli.guides.copied_detail import keep_detail
+from d2s_cli.guides.copies import keep_detail, without_ghosts
 from d2s_cli.guides.fill_files import read_fill_networks
 from d2s_cli.guides.fill_network import FillNetwork
 from d2s_cli.guides.network import NetworkGuide, Predict
@@ -36,13 +36,13 @@ class NeuralGuide(NetworkGuide):
         compute: Compute,
         first: str,
         smoother: FillNetwork | None = None,
-        detail: bool = True,
+        copies: bool = True,
     ) -> None:
         super().__init__(compute.device)
         self.network, self.smoother, self.compute = network, smoother, compute
         if first == "patchmatch" and patchmatch_available():
             self.first = patchmatch_guide()
-        self.detail = detail
+        self.copies = copies
         self.corrects = self.first is not None or first == "given"
 
     def _reduced(self, image: Tensor, hole: Tensor, predict: Predict, limit: int) -> Tensor:
@@ -60,7 +60,10 @@ class NeuralGuide(NetworkGuide):
             smooth = smooth_fill(image, hole, self.smoother)
             candidate = image if self.corrects else smooth
             filled: Tensor = self.network(candidate, smooth, hole)
-        return keep_detail(filled.float(), candidate, hole) if self.detail else filled
+        if not self.copies:
+            return filled
+        kept = without_ghosts(filled.float(), candidate, hole)
+        return keep_detail(kept, candidate, hole)
 
 
 def load(
@@ -69,7 +72,7 @@ def load(
     first: str = "patchmatch",
     smoother_alone: bool = False,
     precision: str = "fp32",
-    detail: bool = True,
+    copies: bool = True,
 ) -> NeuralGuide:
     """Load a guide made by `d2s train --model guide`.
 
@@ -80,8 +83,7 @@ def load(
             smooth fill alone.
         smoother_alone: correct with the network that makes the file's smooth fills, and no other.
         precision: of the networks, see runtime.pick.
-        detail: bring back fine detail of the first result that the correction softened; not for
-            networks for smooth fills, whose streaks are no detail.
+        copies: first results are copied texture (copies.py); not for networks for smooth fills.
 
     Raises:
         UsageError: there is no such first guide.
@@ -94,10 +96,10 @@ def load(
     compute = pick(str(device), precision)
     held = read_fill_networks(paths[0], device)
     if not smoother_alone:
-        return NeuralGuide(held.network, compute, first, held.smoother, detail)
+        return NeuralGuide(held.network, compute, first, held.smoother, copies)
     if held.smoother is None:
         raise WeightsError(
             f"{paths[0]} has no network for smooth fills",
             "one made with d2s train --model guide --smoother has it",
         )
-    return NeuralGuide(held.smoother, compute, first, detail=False)
+    return NeuralGuide(held.smoother, compute, first, copies=False)

@@ -1,7 +1,8 @@
-"""Fine detail that a correction took off copied texture, brought back.
+"""What a correction may do to copied texture: mend colours and edges, not blur, and not haunt.
 
-A network that mends structure averages over what could be there, and leaves what it touched a
-little softer than the copy was. Soft beside sharp shows as a seam.
+A network that mends structure averages over what could be there. What it touches gets a little
+softer than the copy was, and soft beside sharp shows as a seam. And where it would have something
+else altogether, half of that lies over the copy as a ghost: a clean copy looks better.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ AREA = 8.0
 SHARE = 0.5
 #: detail is raised to this many times at most
 LARGEST_GAIN = 1.6
+#: mean changes of colour in levels of 255: up to the first one all is kept, from the second on
+#: nothing; between them gradually
+CORRECTION, GHOST = 8.0, 24.0
+#: deviations of the window over which changes are averaged, and of the border between what is kept
+#: and what is taken back; how far the latter reaches beyond what is too large; all in pixels
+NEAR, SOFTLY, FRINGE = 3.0, 3.0, 8
 #: variance of rounding and a little grain, 8-bit levels squared; keeps flat places flat
 FLOOR = 1.0
 
@@ -45,6 +52,21 @@ def keep_detail(corrected: Tensor, copied: Tensor, hole: Tensor) -> Tensor:
     ours, theirs = (_blurred(variances * hole, AREA) / covered + floor).chunk(2, 1)
     gain = (theirs / ours).pow(SHARE / 2).clamp(1, LARGEST_GAIN)
     return torch.where(hole > 0, corrected + (gain - 1) * detail, corrected)
+
+
+def without_ghosts(corrected: Tensor, copied: Tensor, hole: Tensor) -> Tensor:
+    """Take back changes of colour that are too large to be a correction.
+
+    Args, returns: as `keep_detail`.
+    """
+    change = (corrected - copied) * hole
+    covered = _blurred(hole, NEAR).clamp(min=1e-3)
+    size = 127.5 * (_blurred(change, NEAR) / covered).square().mean(1, keepdim=True).sqrt()
+    excess = ((size - CORRECTION) / (GHOST - CORRECTION)).clamp(0, 1)
+    # its fringe is weaker than the ghost, and alone would be left as a ring
+    excess = F.max_pool2d(excess, 2 * FRINGE + 1, stride=1, padding=FRINGE)
+    kept = _blurred(1 - excess.square() * (3 - 2 * excess), SOFTLY)
+    return torch.where(hole > 0, copied + kept * (corrected - copied), corrected)
 
 
 def _blurred(x: Tensor, deviation: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fine detail that a correction softened: brought back, never invented, nothing else touched."""
+"""What corrections do to copied texture: detail comes back, ghosts go, nothing else is touched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from d2s_cli.guides.copied_detail import LARGEST_GAIN, SHARE, _blurred, keep_detail
+from d2s_cli.guides.copies import LARGEST_GAIN, SHARE, _blurred, keep_detail, without_ghosts
 
 HOLE = torch.zeros(1, 1, 64, 80)
 HOLE[..., 12:52, 16:64] = 1
@@ -60,3 +60,28 @@ def test_pictures_do_not_depend_on_others_of_the_batch() -> None:
     softer = _blurred(torch.cat([copied, other]), 0.8)
     together = keep_detail(softer, torch.cat([copied, other]), HOLE.repeat(2, 1, 1, 1))
     assert torch.allclose(together[:1], keep_detail(softer[:1], copied, HOLE), atol=1e-6)
+
+
+@given(st.integers(0, 2**31), st.floats(-6, 6))
+def test_small_changes_of_colour_stay(seed: int, levels: float) -> None:
+    copied = grain(seed)
+    corrected = torch.where(HOLE > 0, copied + levels / 127.5, copied)
+    assert torch.allclose(without_ghosts(corrected, copied, HOLE), corrected, atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [-60.0, 30.0, 90.0])
+def test_a_ghost_is_taken_back_with_its_fringe_and_nothing_far_from_it(levels: float) -> None:
+    copied = grain(0)
+    down, right = torch.meshgrid(torch.arange(64), torch.arange(80), indexing="ij")
+    away = ((down - 32).square() + (right - 26).square()).sqrt()
+    ghost = (1 - (away - 5) / 8).clamp(0, 1) * levels / 127.5  # soft-edged
+    shade = 4 / 127.5
+    corrected = torch.where(HOLE > 0, copied + shade + ghost, copied)
+    kept = without_ghosts(corrected, copied, HOLE)
+    change = 127.5 * (kept - copied)[0, 0]
+    assert torch.equal(kept * (1 - HOLE), copied * (1 - HOLE))
+    inside = HOLE[0, 0] > 0
+    assert float(change[inside & (away < 10)].abs().max()) < 0.2 * abs(levels)
+    assert torch.allclose(change[inside & (away > 34)], torch.tensor(4.0), atol=0.01)
+    # no ring is left that is stronger than what was kept round it
+    assert float(change.abs().max()) < 9
