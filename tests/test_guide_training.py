@@ -396,6 +396,16 @@ def test_a_large_picture_is_corrected_at_reduced_size_and_keeps_its_texture(
     assert torch.allclose(filled, expected, atol=1e-5)
 
 
+def test_what_is_no_copy_may_be_changed_by_any_amount(trained: Path) -> None:
+    image, hole = torch.zeros(1, 3, 32, 32), hole_of(32, 32)
+    changes = []
+    for options in ({"first": "given"}, {"first": "given", "copies": False}, {"first": "none"}):
+        guide = d2s.load_guide("neural", weights=trained, **options)
+        guide.network = lambda candidate, smooth, hole: candidate + 0.5 * hole
+        changes.append(float((guide(image, hole) * hole).sum() / (3 * hole.sum())))
+    assert changes == pytest.approx([0, 0.5, 0.5], abs=0.01)
+
+
 def test_other_files_and_first_guides_are_refused(tmp_path: Path, trained: Path) -> None:
     with pytest.raises(UsageError, match="one of: patchmatch, given, none"):
         d2s.load_guide("neural", weights=trained, first="telea")

@@ -60,7 +60,7 @@ class NeuralGuide(NetworkGuide):
             smooth = smooth_fill(image, hole, self.smoother)
             candidate = image if self.corrects else smooth
             filled: Tensor = self.network(candidate, smooth, hole)
-        if not self.copies:
+        if not (self.copies and self.corrects):
             return filled
         kept = without_ghosts(filled.float(), candidate, hole)
         return keep_detail(kept, candidate, hole)
