@@ -23,6 +23,7 @@ from d2s_cli.errors import UsageError, WeightsError
 from d2s_cli.guides import on_photo
 from d2s_cli.guides.fill_network import FillConfig, FillNetwork
 from d2s_cli.guides.smooth_fill import push_pull
+from d2s_cli.images.convert import to_unit_range
 from d2s_cli.runtime import Compute
 from d2s_cli.training import guide as guide_training
 from d2s_cli.training import guide_validation
@@ -33,7 +34,7 @@ from d2s_cli.training.adversary import (
     made_patches,
 )
 from d2s_cli.training.candidates import load_candidates
-from d2s_cli.training.data import HOLE_SHARE, Batch
+from d2s_cli.training.data import HOLE_SHARE, Batch, make_batch
 from d2s_cli.training.guide import EXPORT, GuideTrainer, beginning, train_guide
 from d2s_cli.training.guide_data import GuideConfig
 from d2s_cli.training.perceptual import Distances, PerceptualDistance
@@ -58,6 +59,7 @@ SCRIPT = """
 import pickle, sys
 sys.modules["torch.utils.tensorboard"] = None  # takes long to import
 import torch
+from d2s_cli.images.convert import to_unit_range
 from d2s_cli.runtime import Compute
 from d2s_cli.training import guide
 torch.set_num_threads(1)
@@ -501,7 +503,6 @@ def test_a_guide_sees_the_fills_of_its_smoother_which_no_step_changes(
 
     guide.network = noting
     guide(image, hole, candidate=image)
-    smoother.network = smoother.network.eval()
     telea = d2s.load_guide("telea")(image, hole)
     assert torch.allclose(seen[0], smoother(image, hole, candidate=telea), atol=1e-5)
 
@@ -565,7 +566,8 @@ def test_held_out_pictures_are_judged_and_change_nothing(
     assert logged == told
     assert len(told) == 3
     for values in told:
-        parts = config.l1 * values["l1"] + values["by_place"] + config.style * values["of_means"]
+        l1, means = 2 * values["l1"], values["of_means"]
+        parts = config.l1 * l1 + config.perceptual * values["by_place"] + config.style * means
         assert values["loss"] == pytest.approx(parts)
         assert 5 < values["psnr"] < 60
         assert 0 <= values["seam"] <= 1
@@ -592,3 +594,20 @@ def test_validation_of_the_truth_is_perfect_and_that_of_first_results_is_not(
 def test_a_name_that_is_no_guide_is_refused() -> None:
     with pytest.raises(WeightsError, match="no guide at d2s-base"):
         beginning(TINY, "d2s-base", None, CPU.device)
+
+
+def test_validation_measures_the_loss_that_training_does(folder: Path, tmp_path: Path) -> None:
+    """One batch, both ways: without grain and adversary, where all examples weigh alike."""
+    config = dataclasses.replace(TINY, grain=0.0, adversarial=0.0, features=(1,))
+    trainer = GuideTrainer(config, tmp_path, CPU)
+    photos = guide_training.read_photos([folder], config)
+    held_out = guide_validation.GuideValidation(photos, config, tmp_path)
+    held_out._examples, held_out._fills = held_out._examples[:1], held_out._fills[:1]
+    values = held_out.values(trainer.corrected)
+    batch = make_batch(held_out._examples)
+    fill, _ = trainer.corrected(
+        dataclasses.replace(batch, candidate=to_unit_range(held_out._fills))
+    )
+    loss = trainer._loss(fill, batch.image, batch.hole, trainer._counts(batch.hole))
+    # results are rounded to 8 bits before they are scored
+    assert values["loss"] == pytest.approx(float(loss), rel=0.03)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,10 +12,6 @@ from d2s_cli.cli import suggestions
 from d2s_cli.cli.console import say
 from d2s_cli.cli.interrupts import Interrupts
 from d2s_cli.cli.suggestions import one_of
-
-if TYPE_CHECKING:
-    pass
-
 
 #: of aligned sets, as published
 ALIGNED_SIZE = 256

@@ -47,7 +47,7 @@ class NeuralGuide(NetworkGuide):
 
     def _reduced(self, image: Tensor, hole: Tensor, predict: Predict, limit: int) -> Tensor:
         """What it corrects keeps its fine texture where the correction is made at reduced size."""
-        # at this size only what fine texture the first result has is wanted
+        # a smooth fill has nothing fine to keep: colours will do, edges come with the correction
         candidate = image if self.corrects else push_pull(image, hole)
 
         def correct(small: Tensor, small_hole: Tensor, given: Tensor) -> Tensor:

@@ -69,7 +69,8 @@ class GuideValidation:
         by_place, of_means = np.mean(distances, axis=0).tolist()
         decibels, distance, seams = np.nanmean(scores, axis=0).tolist()
         config = self._config
-        loss = config.l1 * distance + config.perceptual * by_place + config.style * of_means
+        # the run's L1 is of numbers from -1 to 1, the score's of 0 to 1
+        loss = config.l1 * 2 * distance + config.perceptual * by_place + config.style * of_means
         return {
             "loss": loss,
             "by_place": by_place,
